@@ -1,0 +1,73 @@
+"""Runs every benchmark in a process of its own and reports: `python -m bench`, or better `make bench`.
+
+The floor is measured first and again last, so that a machine whose disk changes its mind on the way shows in the spread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.measuring import Report, add_arguments, checked_directory
+from bench.report import merged, print_table, write_results
+
+HERE = Path(__file__).parent
+CHILD_SECONDS_MAX = 1_800
+
+
+def main() -> None:
+    """Measure, print the table, write `bench/results.json`."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Holdfast, its floor and its peers.")
+    add_arguments(parser)
+    parser.add_argument("--peers", default="dbos huey", help='peers to measure beside it (default "dbos huey")')
+    parser.add_argument("--output", type=Path, default=HERE / "results.json", help="where the JSON goes")
+    given = parser.parse_args()
+    directory = checked_directory(given.dir)
+    options = ["--dir", str(directory), "--repetitions", str(given.repetitions), "--scale", str(given.scale)]
+
+    load = {"before": load_average()}
+    floor_before = measure(sys.executable, "bench.floor", options)
+    reports = [measure(sys.executable, "bench.holdfast_bench", options)]
+    reports += [measure(peer_python(peer), f"bench.peers.{peer}_bench", options) for peer in given.peers.split()]
+    floor = merged(floor_before, measure(sys.executable, "bench.floor", options))
+    load["after"] = load_average()
+
+    print_table([floor, *reports], load=load)
+    write_results(given.output, [floor, *reports], load=load)
+    print(f"written to {given.output}")
+
+
+def measure(python: str, module: str, options: list[str]) -> Report:
+    """Run a benchmark module and read its report; its progress goes to stderr."""
+    print(module, file=sys.stderr, flush=True)
+    child = subprocess.run(
+        [python, "-m", module, *options],
+        check=False,
+        cwd=HERE.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=CHILD_SECONDS_MAX,
+    )
+    if child.returncode != 0:
+        sys.exit(f"error: {module} ended with exit code {child.returncode}")
+    return Report.from_json(child.stdout.splitlines()[-1])
+
+
+def peer_python(peer: str) -> str:
+    """The interpreter of a peer's environment, which `make bench` creates."""
+    python = HERE / ".venvs" / peer / "bin" / "python"
+    if not python.exists():
+        sys.exit(f'error: no environment for {peer} (hint: run `make bench`, or choose others with --peers "")')
+    return str(python)
+
+
+def load_average() -> list[float]:
+    """The load of the machine over 1, 5 and 15 minutes."""
+    return [round(load, 2) for load in os.getloadavg()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,595 @@
+"""The client: starting, finding and steering runs. It executes nothing; an app is a client with a worker.
+
+Everything that changes a run goes through the journal and is answered from its acknowledgement; everything that is read
+comes from the database's rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+
+import msgspec
+
+from holdfast import _options
+from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow
+from holdfast._model.codec import codec_for
+from holdfast._model.failures import decode_failure
+from holdfast._model.lifecycle import ENDED, RunState
+from holdfast._model.records import (
+    CancelRequested,
+    Forked,
+    PauseRequested,
+    Requested,
+    ResumeRequested,
+    RetryRequested,
+    RunForked,
+    RunStarted,
+    Started,
+)
+from holdfast._model.runinfo import Entry, RunInfo, StateCount
+from holdfast._rows import entry_of, info_of
+from holdfast._runtime.engine import Engine
+from holdfast._runtime.results import Ended
+from holdfast._store.port import WorkerRow
+from holdfast.errors import (
+    NotOpen,
+    RunCancelled,
+    RunConflict,
+    RunFailed,
+    RunNotFound,
+    UnknownWorkflow,
+    UsageError,
+    WaitTimeout,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Start(Generic[T]):
+    """One start for `start_many`; takes what `start` takes.
+
+    Raises:
+        UsageError: an option is wrong.
+    """
+
+    __slots__ = ("args", "kwargs", "options", "workflow")
+
+    def __init__(
+        self,
+        workflow: Workflow[..., T] | str,
+        /,
+        *args: Any,
+        id: str | None = None,
+        on_conflict: str = "return",
+        priority: int = 0,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        timeout: float | timedelta | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.workflow = workflow
+        self.args = args
+        self.kwargs = kwargs
+        self.options = _options.StartOptions(
+            id=id,
+            on_conflict=on_conflict,
+            priority=priority,
+            delay=delay,
+            at=at,
+            timeout=timeout,
+            attributes=attributes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """What is in the database.
+
+    Attributes:
+        runs: how many runs of each workflow are in each state.
+        workers: the workers that are remembered, oldest first.
+    """
+
+    runs: tuple[StateCount, ...]
+    workers: tuple[WorkerRow, ...]
+
+    def count(self, state: str) -> int:
+        """How many runs are in this state."""
+        return sum(row.runs for row in self.runs if row.state == state)
+
+
+class Run(Generic[T]):
+    """A handle to one run, whether it exists here, elsewhere or not at all: every call asks the database.
+
+    Attributes:
+        id: the run's id.
+    """
+
+    def __init__(self, client: Client, run_id: str, workflow: Workflow[..., T] | None = None) -> None:
+        self.id = run_id
+        self._client = client
+        self._workflow = workflow
+        self._expected: asyncio.Future[Ended] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id!r}>"
+
+    async def result(self, timeout: float | None = None) -> T:
+        """Wait for the run to end and return its result, or raise what it failed with.
+
+        Cancelling the caller does not touch the run. The answer is durable before it is given.
+
+        Args:
+            timeout: seconds to wait, or none for as long as it takes.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunCancelled: it was cancelled.
+            RunFailed: it failed with an exception that cannot be rebuilt here; otherwise that exception itself.
+            WaitTimeout: it has not ended yet.
+        """
+        _options.check_wait(timeout)
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                ended = await self._ended()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise WaitTimeout(
+                f"run {self.id!r} has not ended within {timeout:g} s", hint="it goes on; wait again or look at it"
+            ) from None
+        return self._answer(ended)
+
+    async def _ended(self) -> Ended:
+        expected = self._expected
+        if expected is not None and not expected.done():
+            try:
+                return await asyncio.shield(expected)
+            except asyncio.CancelledError:
+                if not expected.cancelled():
+                    raise
+        results, store = self._client._engine.results, self._client._engine.store
+        while True:
+            changed = asyncio.ensure_future(results.changed(self.id))
+            try:
+                await asyncio.sleep(0)  # registers before looking: an end in between is not missed
+                row = await store.detail(self.id)
+                if row is None:
+                    raise RunNotFound(self.id)
+                if row.state in ENDED:
+                    return Ended(row.state, row.output, row.error)
+                await changed
+            finally:
+                changed.cancel()
+
+    def _answer(self, ended: Ended) -> T:
+        if ended.state == RunState.CANCELLED:
+            raise RunCancelled(self.id)
+        if ended.error is not None:
+            error = decode_failure(ended.error, fallback=RunFailed)
+            error.add_note(f"in run {self.id!r}")
+            raise error
+        codec = codec_for(Any) if self._workflow is None else self._workflow.result
+        value: T = codec.decode(ended.output or "null", where=f"result of run {self.id!r}")
+        return value
+
+    async def describe(self) -> RunInfo:
+        """What the database holds of the run.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        row = await self._client._engine.store.detail(self.id)
+        if row is None:
+            raise RunNotFound(self.id)
+        return info_of(row)
+
+    async def history(self) -> list[Entry]:
+        """The run's entries, by `seq`; what came from outside (a cancellation) has negative numbers.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        store = self._client._engine.store
+        row = await store.detail(self.id)
+        if row is None:
+            raise RunNotFound(self.id)
+        histories = await store.histories([row.number])
+        return [entry_of(entry) for entry in histories.get(row.number, ())]
+
+    async def cancel(self) -> RunState:
+        """Cancel the run: `CancelledError` at its next await; its `finally` blocks may still run steps.
+
+        The request is durable when this returns; the run may still be cleaning up. An ended run is left alone.
+
+        Returns:
+            The run's state now.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return await self._client._request(self, CancelRequested)
+
+    async def pause(self) -> RunState:
+        """Let the run stand still after the steps that are under way, until `resume`. An ended run is left alone.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return await self._client._request(self, PauseRequested)
+
+    async def resume(self) -> RunState:
+        """Let a paused, blocked or cancelled run go on; recorded steps are not repeated. Others are left alone.
+
+        Raises:
+            RunNotFound: there is no such run.
+        """
+        return await self._client._request(self, ResumeRequested)
+
+    async def retry(self) -> RunState:
+        """Let a failed, cancelled or blocked run go on: finished steps are kept, what ended it is dropped.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunConflict: the run has succeeded or has not ended.
+        """
+        return await self._client._request(self, RetryRequested)
+
+    async def fork(
+        self,
+        at: int,
+        *,
+        id: str | None = None,
+        result: Any = _options.UNSET,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Run[T]:
+        """Start a new run that replays what is before entry `at` of this one and executes the rest.
+
+        Args:
+            at: an entry's `seq`; 1 begins from the start.
+            id: of the new run; a new one by default.
+            result: take this as the result of entry `at` instead of executing it.
+            args, kwargs: other arguments for the workflow. Entries that were made with the old ones must still match.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunConflict: the new id is taken.
+            UsageError: there is no such entry, or the arguments do not fit.
+        """
+        return await self._client._fork(self, at=at, id=id, result=result, args=tuple(args), kwargs=dict(kwargs or {}))
+
+
+class Client:
+    """Starts, finds and steers runs. Open it with ``async with app.client() as client``.
+
+    Every method raises `NotOpen` outside of that block and `StoreError` when the database fails.
+    """
+
+    def __init__(self, workflows: Mapping[str, Workflow[..., Any]], make_engine: Callable[[], Engine]) -> None:
+        self._workflows = workflows
+        self._make_engine = make_engine
+        self._opened: Engine | None = None
+        self._opened_in: asyncio.AbstractEventLoop | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._opened is not None:
+            raise UsageError(f"this {type(self).__name__} is open already", hint="open it once, or make another one")
+        engine = self._opened = self._make_engine()
+        self._opened_in = asyncio.get_running_loop()
+        try:
+            await engine.open()
+        except BaseException:
+            self._opened = None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        engine, self._opened = self._engine, None
+        await engine.close()
+
+    @overload
+    async def start(
+        self,
+        workflow: AsyncWorkflow[P, R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    @overload
+    async def start(
+        self,
+        workflow: SyncWorkflow[P, R],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Run[R]: ...
+    # A parameter specification takes no further keywords (PEP 612): with an option, arguments are checked when called.
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, id: str, **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, on_conflict: str, **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, priority: int, **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, delay: float | timedelta, **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, at: datetime, **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, timeout: float | timedelta, **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: Workflow[..., R], /, *args: Any, attributes: Mapping[str, Any], **kwargs: Any) -> Run[R]: ...
+    @overload
+    async def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> Run[Any]: ...
+    async def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
+        """Start a run. It is durable when this returns.
+
+        Args:
+            workflow: the workflow, or its name. By an unknown name, a client may start it with keyword arguments;
+                the run waits until a worker knows the workflow.
+            args, kwargs: its arguments; checked and encoded before anything is written.
+            id: the run's id: the same id is the same run. A new one by default.
+            on_conflict: when the id is taken: ``"return"`` the existing run (`RunConflict` if its workflow or input
+                differ), ``"raise"``, or ``"restart"`` it if it has ended.
+            priority: higher goes first among runs that wait; -1,000,000 to 1,000,000.
+            delay, at: not before so many seconds (or a timedelta), or not before an aware datetime.
+            timeout: seconds (or a timedelta) from when it begins; then it is cancelled and fails with `RunTimeout`.
+            attributes: searchable metadata, names to strings, numbers or booleans.
+
+        Raises:
+            UsageError: an option or argument is wrong; nothing was written.
+            RunConflict: the id is taken, see `on_conflict`.
+        """
+        names = _options.OPTION_NAMES & kwargs.keys()
+        options = _options.StartOptions(**{name: kwargs.pop(name) for name in names})
+        definition, record = self._record(workflow, args, kwargs, options)
+        engine = self._engine
+        await engine.journal.wait_for_room()
+        started = engine.start(record)
+        return self._handle(definition, record, options, await started)
+
+    async def run(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Start a run and await its result; takes what `start` takes.
+
+        Cancelling the caller leaves the run going on.
+        """
+        run: Run[Any] = await self.start(workflow, *args, **kwargs)
+        return await run.result()
+
+    async def start_many(self, starts: Iterable[Start[T]]) -> list[Run[T]]:
+        """Start many runs in few transactions. All are durable when this returns, in the order given.
+
+        Arguments and options of all of them are checked before the first is written. One that conflicts raises after
+        the others have been started.
+
+        Raises:
+            UsageError: an option or argument of one is wrong; nothing was written.
+            RunConflict: the id of one is taken, see `start`.
+        """
+        prepared = [(start, *self._record(start.workflow, start.args, start.kwargs, start.options)) for start in starts]
+        engine = self._engine
+        futures: list[asyncio.Future[Started]] = []
+        for _, _, record in prepared:
+            if not engine.journal.has_room:
+                await engine.journal.wait_for_room()
+            futures.append(engine.start(record))
+        outcomes = [await future for future in futures]
+        return [
+            self._handle(definition, record, start.options, outcome)
+            for (start, definition, record), outcome in zip(prepared, outcomes, strict=True)
+        ]
+
+    def get(self, run_id: str) -> Run[Any]:
+        """A handle to the run with this id. Nothing is looked up until the handle is used."""
+        _options.check_id(run_id)
+        return Run(self, run_id)
+
+    async def list(
+        self,
+        *,
+        state: str | Iterable[str] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int = 100,
+    ) -> list[RunInfo]:
+        """Runs that match every condition given, newest first.
+
+        Args:
+            state: one state or several.
+            workflow: the workflow or its name.
+            attributes: names with the exact values that the run's attributes must have.
+            id_prefix: what the id begins with.
+            created_from, created_before: aware datetimes; from is included, before is not.
+            limit: at most so many, 1 to 10,000.
+
+        Raises:
+            UsageError: a condition is wrong, such as an unknown state.
+        """
+        _options.check_limit(limit)
+        query = _options.query_of(state, workflow, attributes, id_prefix, created_from, created_before)
+        return [info_of(row) for row in await self._engine.store.list_runs(query, limit=limit)]
+
+    async def count(
+        self,
+        *,
+        state: str | Iterable[str] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        id_prefix: str | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> int:
+        """How many runs match; the conditions are those of `list`."""
+        query = _options.query_of(state, workflow, attributes, id_prefix, created_from, created_before)
+        return await self._engine.store.count_runs(query)
+
+    async def stats(self) -> Stats:
+        """Counts of runs by workflow and state, and the workers."""
+        store = self._engine.store
+        return Stats(runs=tuple(await store.state_counts()), workers=tuple(await store.workers()))
+
+    # Leaves.
+
+    @property
+    def _engine(self) -> Engine:
+        if self._opened is None:
+            name = type(self).__name__
+            raise NotOpen(f"this {name} is not open", hint="use it inside `async with ...:`")
+        if self._opened_in is not asyncio.get_running_loop():
+            raise UsageError("this app was opened in another event loop", hint="use it in the loop that opened it")
+        return self._opened
+
+    def _record(
+        self, workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any], options: _options.StartOptions
+    ) -> tuple[Workflow[..., Any] | None, RunStarted]:
+        engine = self._engine
+        definition, name = self._resolve(workflow, executes=engine.worker is not None)
+        text = _options.raw_input(name, args, kwargs) if definition is None else definition.arguments.encode(args, kwargs)
+        _options.check_size(f"the arguments of workflow {name!r}", text)
+        now = engine.world.now_us()
+        due_at = options.due_us(now)
+        here = engine.worker if due_at is None and engine.worker and engine.worker.executor.room > 0 else None
+        state = RunState.SCHEDULED if due_at is not None else RunState.READY if here is None else RunState.RUNNING
+        timeout_us = options.timeout_us
+        record = RunStarted(
+            id=options.id if options.id is not None else engine.world.new_id(),
+            workflow=name,
+            state=state,
+            input=text,
+            attributes=options.attributes_text,
+            priority=options.priority,
+            seed=engine.world.seed(),
+            worker=None if here is None else here.id,
+            created_at=now,
+            due_at=due_at,
+            started_at=None if here is None else now,
+            timeout_us=timeout_us,
+            deadline_at=None if here is None or timeout_us is None else now + timeout_us,
+            pairs=options.pairs,
+            restart=options.on_conflict == "restart",
+        )
+        return definition, record
+
+    def _resolve(self, workflow: object, *, executes: bool) -> tuple[Workflow[..., Any] | None, str]:
+        if isinstance(workflow, Workflow):
+            if self._workflows.get(workflow.name) is workflow:
+                return workflow, workflow.name
+            raise UnknownWorkflow(
+                f"workflow {workflow.name!r} is not part of this app", hint="add it with app.include(...)"
+            )
+        if not isinstance(workflow, str):
+            raise UsageError(
+                f"{workflow!r} is not a workflow", hint="pass a function decorated with @workflow, or a name"
+            )
+        definition = self._workflows.get(workflow)
+        if definition is None and (executes or self._workflows):
+            near = difflib.get_close_matches(workflow, self._workflows, n=1)
+            known = ", ".join(sorted(self._workflows)) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
+            raise UnknownWorkflow(f"no workflow is called {workflow!r}", hint=hint)
+        return definition, workflow
+
+    def _handle(
+        self, definition: Workflow[..., Any] | None, record: RunStarted, options: _options.StartOptions, started: Started
+    ) -> Run[Any]:
+        if not started.created:
+            _check_conflict(record, options.on_conflict, started)
+        run: Run[Any] = Run(self, record.id, definition)
+        if started.created and record.state is RunState.RUNNING:
+            run._expected = self._engine.results.expected(record.id)
+        return run
+
+    async def _request(self, run: Run[Any], kind: type[Any]) -> RunState:
+        engine = self._engine
+        answer: Requested = await engine.journal.write(kind(run.id, engine.world.now_us()))
+        if not answer.found or answer.before is None or answer.after is None:
+            raise RunNotFound(run.id)
+        if kind is RetryRequested and answer.before not in (RunState.FAILED, RunState.CANCELLED, RunState.BLOCKED):
+            raise RunConflict(
+                f"run {run.id!r} is {answer.before}; only a failed, cancelled or blocked run can be retried",
+                run_id=run.id,
+                hint="fork it to execute parts again" if answer.before is RunState.SUCCEEDED else "wait for its end",
+            )
+        self._requested(run, kind, answer)
+        return answer.after
+
+    def _requested(self, run: Run[Any], kind: type[Any], answer: Requested) -> None:
+        engine, worker = self._engine, self._engine.worker
+        if answer.after is RunState.CANCELLED and answer.before not in ENDED:
+            engine.results.ended(run.id, Ended(RunState.CANCELLED, None, None))
+        if worker is None or answer.number is None:
+            return
+        if answer.after is RunState.RUNNING and answer.worker == worker.id and kind in (CancelRequested, PauseRequested):
+            worker.executor.request(answer.number, "cancel" if kind is CancelRequested else "pause")
+        elif answer.after in (RunState.READY, RunState.SCHEDULED):
+            worker.dispatcher.poke()
+
+    async def _fork(
+        self, run: Run[T], *, at: int, id: str | None, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Run[T]:
+        engine = self._engine
+        new_id = engine.world.new_id() if id is None else id
+        _options.check_id(new_id)
+        _options.check_at(at)
+        definition = self._workflows.get((await run.describe()).workflow)
+        text: str | None = None
+        if args or kwargs:
+            name = "the workflow" if definition is None else definition.name
+            text = definition.arguments.encode(args, kwargs) if definition else _options.raw_input(name, args, kwargs)
+        output = None if result is _options.UNSET else codec_for(Any).encode(result, where="result")
+        record = RunForked(run.id, new_id, at, text, output, engine.world.seed(), engine.world.now_us())
+        answer: Forked = await engine.journal.write(record)
+        if answer.problem is not None:
+            raise _fork_problem(answer.problem, run.id, new_id, at)
+        if engine.worker is not None:
+            engine.worker.dispatcher.poke()
+        return Run(self, new_id, definition)
+
+
+def _check_conflict(record: RunStarted, on_conflict: str, started: Started) -> None:
+    if on_conflict == "raise":
+        raise RunConflict(
+            f"run {record.id!r} exists already ({started.workflow}, {started.state})",
+            run_id=record.id,
+            hint="choose another id, or on_conflict='return' for the existing run",
+        )
+    if started.workflow != record.workflow:
+        raise RunConflict(
+            f"run {record.id!r} exists with workflow {started.workflow!r}, not {record.workflow!r}",
+            run_id=record.id,
+            hint="choose another id",
+        )
+    if started.input != record.input and msgspec.json.decode(started.input) != msgspec.json.decode(record.input):
+        raise RunConflict(
+            f"run {record.id!r} exists with other arguments: {_short(started.input)}, not {_short(record.input)}",
+            run_id=record.id,
+            hint="choose another id, or start it with the same arguments",
+        )
+
+
+def _fork_problem(problem: str, run_id: str, new_id: str, at: int) -> Exception:
+    if problem == "no-source":
+        return RunNotFound(run_id)
+    if problem == "id-taken":
+        return RunConflict(f"run {new_id!r} exists already", run_id=new_id, hint="choose another id for the fork")
+    return UsageError(
+        f"run {run_id!r} has no entry {at} to fork at", hint=f"see its entries with `holdfast show {run_id}`"
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}..."

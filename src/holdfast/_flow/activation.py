@@ -1,0 +1,507 @@
+"""An activation: one run in memory, live or in replay.
+
+Outcomes go in, one at a time, each followed by draining the loop; out come the operations that the workflow requested,
+the entries to record, and at the end a conclusion. The order of delivery is numbered (`ordinal`) and recorded, and
+replay delivers in that order, so a racy program reaches the same state again.
+
+    deliver(outcome) ──> loop.drain() ──> requested · cancelled · records · conclusion
+
+Numbers. An operation takes the next `seq` when it is called, and notes how many outcomes the workflow had seen by then
+(`after`). What comes from outside (a cancellation, a deadline) has negative numbers. Replay compares kind, name and
+arguments of each call with the entry of the same number; a difference halts the run at once, before anything else of
+its code runs, and becomes the `divergence`.
+
+A step's argument check, its fingerprint and the decoding of recorded results happen here. What is done with requests,
+when bodies run and when records are durable is the executor's business; this module knows no clock, store or thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from asyncio import _get_running_loop, _set_running_loop
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from holdfast._flow.bridge import Bridge
+from holdfast._flow.definitions import Step, Workflow
+from holdfast._flow.loop import RunClosing, WorkflowFuture, WorkflowLoop, WorkflowTimer
+from holdfast._model.failures import decode_failure, encode_failure
+from holdfast._model.lifecycle import EntryState, RunState
+from holdfast._model.records import EntryRecorded, RunRow
+from holdfast.errors import HoldfastError, NondeterminismError, NotDecodable, RunTimeout, StepFailed, UsageError
+
+STEP, TIMER, PATCH, CANCEL, DEADLINE = "step", "timer", "patch", "cancel", "deadline"
+OPERATIONS_MAX = 1_000_000
+"""Operations of one generation of a run; past it the run fails and is told to continue as new."""
+
+
+class ContinueAsNew(BaseException):
+    """Carries the new arguments from `continue_as_new` to the engine. Not an `Exception`: nobody should eat it."""
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__("continue_as_new")
+        self.new_args = args
+        self.new_kwargs = kwargs
+
+
+class StepCall(WorkflowFuture[Any]):
+    """A step that the workflow called: a future, and a coroutine too, so that `create_task` takes it."""
+
+    def __init__(
+        self, activation: Activation, *, seq: int, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        super().__init__(loop=activation.loop)
+        self.activation = activation
+        self.seq = seq
+        self.after = activation.ordinal
+        self.step = step
+        self.args = args
+        self.kwargs = kwargs
+        self.input = step.arguments.fingerprint(args, kwargs)
+        self.attempts = 0
+        self.due_us: int | None = None
+        self.started_at: int | None = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """The workflow gives the step up: it is not started again, and a late outcome is dropped."""
+        if not super().cancel(msg):
+            return False
+        self.activation.step_cancelled(self)
+        return True
+
+    def send(self, _value: None) -> StepCall:
+        """Part of the coroutine protocol, for `asyncio.create_task`."""
+        if self.done():
+            raise StopIteration(self.result())
+        self._asyncio_future_blocking = True
+        return self
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        """Part of the coroutine protocol, for `asyncio.create_task`."""
+        self.cancel()
+        raise typ if val is None else val
+
+    def close(self) -> None:
+        """Part of the coroutine protocol, for `asyncio.create_task`."""
+        self.cancel()
+
+
+class StepOutcome(NamedTuple):
+    """How a step ended. Either `output` (JSON text) and `value` are set, or `error` (JSON text) and `exception`."""
+
+    value: Any
+    output: str | None
+    exception: BaseException | None
+    error: str | None
+    finished_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """How the run ended: a state with its texts, or the arguments of its next generation (`continues`)."""
+
+    state: RunState | None
+    output: str | None = None
+    error: str | None = None
+    failed_at: int | None = None
+    continues: str | None = None
+
+
+class Activation:
+    """One run in memory.
+
+    Args:
+        row: the run as it was claimed.
+        workflow: its code.
+        history: its recorded entries, in any order.
+    """
+
+    def __init__(self, row: RunRow, workflow: Workflow[..., Any], history: Sequence[EntryRecorded] = ()) -> None:
+        self.row = row
+        self.workflow = workflow
+        self.loop = WorkflowLoop(self, salt=row.seed)
+        self.loop.now_us = row.started_at
+        self.ordinal = 0
+        self.requested: list[StepCall] = []
+        self.cancelled: list[StepCall] = []
+        self.timers: dict[int, WorkflowTimer] = {}
+        self.started_timers: list[WorkflowTimer] = []
+        self.steps: dict[int, StepCall] = {}
+        self.records: list[EntryRecorded] = []
+        self.conclusion: Conclusion | None = None
+        self.divergence: HoldfastError | None = None
+        self.cancel_kind: str | None = None
+        self.unhandled_errors: list[dict[str, Any]] = []
+        self._seq = 0
+        self._outside = 0
+        self._recorded = {entry.seq: entry for entry in history}
+        self._deliveries = sorted((e for e in history if e.ordinal is not None), key=lambda e: e.ordinal or 0)
+        self._replaying = bool(history)
+        self._last_seq = max(self._recorded, default=0)
+        self._last_ordinal = (self._deliveries[-1].ordinal or 0) if self._deliveries else 0
+        self._failures: list[tuple[BaseException, int]] = []
+        self._patches: dict[str, bool] = {}
+        self._random: random.Random | None = None
+        self._bridge = None if workflow.is_async else Bridge()
+        self._main: asyncio.Task[Any] | None = None
+
+    # Driving: what the executor calls.
+
+    def begin(self) -> None:
+        """Start the workflow's main task and drain.
+
+        Raises:
+            NotDecodable: the stored input does not fit the workflow's signature.
+        """
+        args, kwargs = self.workflow.arguments.decode(self.row.input)
+        function = self.workflow.function
+        main = function(*args, **kwargs) if self._bridge is None else self._bridge.run(function, args, kwargs)
+        self._main = self.loop.create_task(main, name=self.row.id)
+        self._activate()
+
+    def replay(self, *, chunk: int) -> Iterator[None]:
+        """Deliver the recorded outcomes in their order, yielding after every `chunk` of them.
+
+        On return the run stands where its history ends: `conclusion` or `divergence` is set, or it is live.
+        """
+        for count, entry in enumerate(self._deliveries, 1):
+            if self.divergence is not None:
+                return
+            self._redeliver(entry)
+            if count % chunk == 0:
+                yield
+        if self.divergence is None:
+            self._finish_replay()
+
+    def deliver_step(self, call: StepCall, outcome: StepOutcome) -> bool:
+        """Hand a step's outcome to the workflow and record it. False when nobody waits for it any more."""
+        if call.done() or self.conclusion is not None or self.loop.halted:
+            return False
+        self.ordinal += 1
+        loop = self.loop
+        loop.now_us = finished_at = max(loop.now_us, outcome.finished_at)
+        failed = outcome.exception is not None
+        self.records.append(
+            EntryRecorded(
+                self.row.number,
+                call.seq,
+                call.after,
+                self.ordinal,
+                STEP,
+                call.step.name,
+                "failed" if failed else "succeeded",
+                call.input,
+                outcome.output,
+                outcome.error,
+                call.attempts,
+                call.started_at,
+                finished_at,
+                None,
+            )
+        )
+        self._settle(call, outcome.value, outcome.exception)
+        return True
+
+    def deliver_timer(self, timer: WorkflowTimer, *, now_us: int) -> bool:
+        """Fire a timer and record it. False when the workflow has cancelled it."""
+        if self.timers.pop(timer.seq, None) is None or self.conclusion is not None or self.loop.halted:
+            return False
+        self.ordinal += 1
+        loop = self.loop
+        loop.now_us = max(loop.now_us, timer.due_us, now_us)
+        self.records.append(self._timer_entry(timer, finished_at=loop.now_us))
+        timer.fire()
+        self._activate()
+        return True
+
+    def deliver_cancel(self, kind: str, *, now_us: int) -> bool:
+        """Cancel the run (`kind` CANCEL or DEADLINE) at its next await, and record where. Once per run."""
+        if self.cancel_kind is not None or self.conclusion is not None or self.loop.halted:
+            return False
+        self._outside -= 1
+        self.ordinal += 1
+        loop = self.loop
+        loop.now_us = now = max(loop.now_us, now_us)
+        fields = (self.row.number, self._outside, self.ordinal - 1, self.ordinal, kind, kind, "succeeded")
+        self.records.append(EntryRecorded(*fields, None, None, None, 0, now, now, None))
+        self._cancel(kind)
+        return True
+
+    def pending_entries(self) -> list[EntryRecorded]:
+        """The timers that are running, as entries to record while the run is parked."""
+        return [self._timer_entry(timer, finished_at=None) for timer in self.timers.values()]
+
+    def next_due_us(self) -> int | None:
+        """When the earliest timer or delayed attempt is due, or none."""
+        dues = [timer.due_us for timer in self.timers.values()]
+        dues += [call.due_us for call in self.steps.values() if call.due_us is not None]
+        return min(dues, default=None)
+
+    def close(self) -> None:
+        """Take the run out of memory: the user's `finally` blocks run, and every durable operation in them refuses."""
+        self.loop.halted = True
+        running = _get_running_loop()
+        _set_running_loop(self.loop)
+        try:
+            self.loop.close()
+        finally:
+            _set_running_loop(running)
+        self.steps.clear()
+        self.timers.clear()
+
+    # Inside: what the workflow's code calls, through definitions, context and loop.
+
+    def call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A step was called: number it, check it against the history, and request it."""
+        if self.loop.closing or self.loop.halted:
+            raise RunClosing
+        call = StepCall(self, seq=self._take_seq(), step=step, args=args, kwargs=kwargs)
+        if self._recorded:
+            recorded = self._check(call.seq, STEP, step.name, call.input)
+            if recorded is not None and recorded.ordinal is None:
+                call.attempts, call.due_us = recorded.attempts, recorded.due_at
+                call.started_at = recorded.started_at
+        self.steps[call.seq] = call
+        self.requested.append(call)
+        return call if self._bridge is None else self._bridge.wait(call)
+
+    def wait(self, awaitable: Any) -> Any:
+        """For module functions such as `sleep`: the awaitable itself, or in a sync workflow its outcome."""
+        return awaitable if self._bridge is None else self._bridge.wait(awaitable)
+
+    def timer_started(self, timer: WorkflowTimer) -> None:
+        """Part of `LoopOwner`."""
+        if self.loop.closing or self.loop.halted:
+            raise RunClosing
+        timer.seq = self._take_seq()
+        timer.after = self.ordinal
+        if self._recorded:
+            recorded = self._check(timer.seq, TIMER, TIMER, None)
+            if recorded is not None and recorded.due_at is not None:
+                timer.due_us = recorded.due_at
+        self.timers[timer.seq] = timer
+        self.started_timers.append(timer)
+
+    def timer_cancelled(self, timer: WorkflowTimer) -> None:
+        """Part of `LoopOwner`."""
+        self.timers.pop(timer.seq, None)
+
+    def step_cancelled(self, call: StepCall) -> None:
+        """A step's future was cancelled by the workflow."""
+        if self.steps.pop(call.seq, None) is not None and not self.loop.closing:
+            self.cancelled.append(call)
+
+    def unhandled(self, context: dict[str, Any]) -> None:
+        """Part of `LoopOwner`: kept for the executor's log."""
+        self.unhandled_errors.append(context)
+
+    def patched(self, name: str) -> bool:
+        """Whether this run takes the new branch; asked once per name, recorded when it does."""
+        if self.loop.closing or self.loop.halted:
+            raise RunClosing
+        known = self._patches.get(name)
+        if known is None:
+            known = self._patches[name] = self._decide_patch(name)
+        return known
+
+    @property
+    def random(self) -> random.Random:
+        """The run's own generator; the same numbers in replay."""
+        if self._random is None:
+            self._random = random.Random(self.row.seed)
+        return self._random
+
+    # Leaves.
+
+    def _activate(self) -> None:
+        running = _get_running_loop()
+        _set_running_loop(self.loop)
+        try:
+            self.loop.drain()
+        finally:
+            _set_running_loop(running)
+        main = self._main
+        if main is not None and main.done() and self.divergence is None and self.conclusion is None:
+            self.conclusion = self._conclude(main)
+
+    def _settle(self, call: StepCall, value: Any, exception: BaseException | None) -> None:
+        del self.steps[call.seq]
+        if exception is None:
+            call.set_result(value)
+        else:
+            self._failures.append((exception, self.ordinal))
+            call.set_exception(exception)
+        self._activate()
+
+    def _cancel(self, kind: str) -> None:
+        self.cancel_kind = kind
+        if self._main is not None:
+            self._main.cancel()
+        self._activate()
+
+    def _take_seq(self) -> int:
+        self._seq = seq = self._seq + 1
+        if seq > OPERATIONS_MAX:
+            raise UsageError(
+                f"run {self.row.id!r} has called {OPERATIONS_MAX} operations",
+                hint="let long-lived workflows call continue_as_new(...) now and then",
+            )
+        return seq
+
+    def _timer_entry(self, timer: WorkflowTimer, *, finished_at: int | None) -> EntryRecorded:
+        fired = finished_at is not None
+        return EntryRecorded(
+            run=self.row.number,
+            seq=timer.seq,
+            after=timer.after,
+            ordinal=self.ordinal if fired else None,
+            kind=TIMER,
+            name=TIMER,
+            state=EntryState.SUCCEEDED.value if fired else EntryState.PENDING.value,
+            input=None,
+            output=None,
+            error=None,
+            attempts=0,
+            started_at=None,
+            finished_at=finished_at,
+            due_at=timer.due_us,
+        )
+
+    def _decide_patch(self, name: str) -> bool:
+        seq = self._seq + 1
+        recorded = self._recorded.get(seq)
+        if recorded is not None and recorded.kind == PATCH and recorded.name == name:
+            self._take_seq()
+            return True
+        if self._replaying and (self.ordinal < self._last_ordinal or seq <= self._last_seq):
+            return False  # the history goes on from here without the patch: it was made by the old code
+        self._take_seq()
+        now = self.loop.now_us
+        fields = (self.row.number, seq, self.ordinal, None, PATCH, name, "succeeded")
+        self.records.append(EntryRecorded(*fields, None, None, None, 0, now, now, None))
+        return True
+
+    # Replay.
+
+    def _check(self, seq: int, kind: str, name: str, arguments: str | None) -> EntryRecorded | None:
+        recorded = self._recorded.get(seq)
+        if recorded is None:
+            return None
+        if recorded.kind != kind or recorded.name != name or (recorded.input or "") != (arguments or ""):
+            self._diverge(seq, recorded=_line(recorded), requested=_call_line(kind, name, arguments))
+            raise RunClosing
+        return recorded
+
+    def _redeliver(self, entry: EntryRecorded) -> None:
+        self.ordinal = entry.ordinal or self.ordinal  # with gaps, where a retry or a fork has dropped entries
+        if entry.kind in (CANCEL, DEADLINE):
+            self._outside -= 1
+            self.loop.now_us = entry.finished_at or self.loop.now_us
+            self._cancel(entry.kind)
+            return
+        call, timer = self.steps.get(entry.seq), self.timers.pop(entry.seq, None)
+        if call is None and timer is None:
+            ended = self.conclusion is not None
+            self._diverge(
+                entry.seq,
+                recorded=_line(entry),
+                requested="nothing: the workflow has ended" if ended else "nothing: the workflow did not call it",
+            )
+            return
+        self.loop.now_us = entry.finished_at or self.loop.now_us
+        if timer is not None:
+            timer.fire()
+            self._activate()
+        elif call is not None:
+            self._redeliver_step(call, entry)
+
+    def _redeliver_step(self, call: StepCall, entry: EntryRecorded) -> None:
+        if entry.error is not None:
+            self._settle(call, None, decode_failure(entry.error, fallback=StepFailed))
+            return
+        try:
+            value = call.step.result.decode(entry.output or "null", where=f"result of step {call.step.name!r}")
+        except NotDecodable as error:
+            self.divergence = error
+            self.loop.halted = True
+            return
+        self._settle(call, value, None)
+
+    def _finish_replay(self) -> None:
+        self._replaying = False
+        self._recorded = {}
+        self._deliveries = []
+        self.requested = [call for call in self.requested if not call.done()]
+        self.cancelled.clear()
+
+    def _diverge(self, seq: int, *, recorded: str, requested: str) -> None:
+        self.loop.halted = True
+        patch = recorded.startswith(PATCH)
+        self.divergence = NondeterminismError(
+            run_id=self.row.id,
+            seq=seq,
+            recorded=recorded,
+            requested=requested,
+            hint="this run needs its patched(...) branch: put it back"
+            if patch
+            else "deploy the code that began this run, or guard the change with patched(...)",
+        )
+
+    # The end.
+
+    def _conclude(self, main: asyncio.Task[Any]) -> Conclusion:
+        if main.cancelled():
+            error: BaseException | None = asyncio.CancelledError("CancelledError left the workflow, but nobody cancelled it")
+        else:
+            error = main.exception()
+        if isinstance(error, ContinueAsNew):
+            return self._continued(error)
+        if self.cancel_kind is not None and (error is None or isinstance(error, asyncio.CancelledError)):
+            return self._stopped(self.cancel_kind)
+        if error is not None:
+            return Conclusion(RunState.FAILED, error=encode_failure(error), failed_at=self._origin(error))
+        try:
+            output = self.workflow.result.settle(main.result(), where=f"result of workflow {self.workflow.name!r}")[0]
+        except HoldfastError as unencodable:
+            return Conclusion(RunState.FAILED, error=encode_failure(unencodable))
+        return Conclusion(RunState.SUCCEEDED, output=output)
+
+    def _continued(self, request: ContinueAsNew) -> Conclusion:
+        if self.cancel_kind is not None:
+            return self._stopped(self.cancel_kind)
+        try:
+            return Conclusion(None, continues=self.workflow.arguments.encode(request.new_args, request.new_kwargs))
+        except HoldfastError as unencodable:
+            return Conclusion(RunState.FAILED, error=encode_failure(unencodable))
+
+    def _stopped(self, kind: str) -> Conclusion:
+        if kind == CANCEL:
+            return Conclusion(RunState.CANCELLED)
+        late = RunTimeout(f"run {self.row.id!r} passed its deadline", hint="start it with a longer timeout=...")
+        return Conclusion(RunState.FAILED, error=encode_failure(late))
+
+    def _origin(self, error: BaseException) -> int | None:
+        """The ordinal of the step failure that `error` is, groups or was caused by; what `retry` goes back to."""
+        known = {id(failure): ordinal for failure, ordinal in self._failures}
+        seen: set[int] = set()
+        level = [error]
+        while level:
+            found = [known[id(e)] for e in level if id(e) in known]
+            if found:
+                return min(found)
+            seen.update(id(e) for e in level)
+            related: list[BaseException | None] = []
+            for e in level:
+                related += [*e.exceptions] if isinstance(e, BaseExceptionGroup) else [e.__cause__, e.__context__]
+            level = [e for e in related if e is not None and id(e) not in seen]
+        return None
+
+
+def _line(entry: EntryRecorded) -> str:
+    return _call_line(entry.kind, entry.name, entry.input)
+
+
+def _call_line(kind: str, name: str, arguments: str | None) -> str:
+    return kind if kind == name else f"{kind} {name}({arguments or ''})"

@@ -1,0 +1,302 @@
+"""The workflow's event loop: FIFO, no selector, no threads, time that stands still.
+
+A workflow is a coroutine on this loop. The loop guarantees that what the coroutine does is a function of the order in
+which outcomes are delivered to it, and of nothing else:
+
+- callbacks run first in, first out, until none is left (`drain`);
+- `time()` is the instant of the last delivery, the same in replay as it was live;
+- futures and tasks hash by the order of their creation, so the sets of tasks that asyncio iterates (`wait`,
+  `as_completed`, the abort of a `TaskGroup`) and the `done` set that users iterate have the same order in replay;
+- `call_later` and `call_at` are durable timers;
+- sockets, executors, signals and subprocesses are refused: they belong into a step.
+
+The loop knows neither stores nor real time. Its owner (`_flow.activation`) makes it the running loop while it drains,
+from a plain callback of the real loop and never inside one of its tasks: CPython refuses a task within a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from holdfast.errors import InternalError, NotAllowedInWorkflow
+
+T = TypeVar("T")
+
+_REFUSED = (
+    "run_in_executor set_default_executor shutdown_default_executor call_soon_threadsafe getaddrinfo getnameinfo "
+    "create_connection create_server sendfile start_tls create_unix_connection create_unix_server "
+    "connect_accepted_socket create_datagram_endpoint connect_read_pipe connect_write_pipe subprocess_shell "
+    "subprocess_exec add_reader remove_reader add_writer remove_writer sock_recv sock_recv_into sock_recvfrom "
+    "sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile add_signal_handler "
+    "remove_signal_handler run_forever run_until_complete stop"
+).split()
+
+
+class RunClosing(BaseException):
+    """Raised in workflow code by every durable operation while its run is taken out of memory.
+
+    Not an `Exception`, so that a workflow's ``except Exception`` does not mistake it for its own.
+    """
+
+
+class WorkflowHandle(asyncio.Handle):
+    """A callback in the ready queue."""
+
+    __slots__ = ()
+
+    def __init__(  # pyright: ignore[reportMissingSuperCall]
+        self, callback: Callable[..., object], args: tuple[Any, ...], loop: WorkflowLoop, context: Context | None
+    ) -> None:
+        # The base class asks the loop for its debug flag on every handle; this is the hot path.
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class WorkflowFuture(asyncio.Future[T]):
+    """A future that hashes by the order of its creation."""
+
+    def __init__(self, *, loop: WorkflowLoop) -> None:
+        super().__init__(loop=loop)
+        self._number = loop.next_number()
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class WorkflowTask(asyncio.Task[T]):
+    """A task that hashes by the order of its creation, and is kept alive by its loop until it ends."""
+
+    def __init__(
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        loop: WorkflowLoop,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> None:
+        self._number = loop.next_number()  # before super(): the base class puts the task into a set
+        super().__init__(coro, loop=loop, name=name or f"Task-{self._number & 0xFFFF_FFFF}", context=context)
+        loop.tasks[self] = None
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class WorkflowTimer(asyncio.TimerHandle):
+    """A durable timer: what `call_later` and `call_at` return."""
+
+    __slots__ = ("_workflow_loop", "after", "due_us", "seq")
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: WorkflowLoop,
+        context: Context | None,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self._workflow_loop = loop
+        self.due_us = round(when * 1_000_000)
+        self.seq = 0
+        self.after = 0
+
+    def fire(self) -> None:
+        """Put the callback into the ready queue."""
+        self._workflow_loop.ready.append(self)
+
+
+class LoopOwner(Protocol):
+    """Whoever drives a workflow's loop."""
+
+    def timer_started(self, timer: WorkflowTimer) -> None:
+        """The workflow started a timer. May raise `RunClosing`."""
+        ...
+
+    def timer_cancelled(self, timer: WorkflowTimer) -> None:
+        """The workflow cancelled a timer, perhaps one that has fired."""
+        ...
+
+    def unhandled(self, context: dict[str, Any]) -> None:
+        """Asyncio reports an error that nobody handled."""
+        ...
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """The loop of one run.
+
+    Args:
+        owner: told of timers and of unhandled errors.
+        salt: added to the hashes of tasks and futures. It must be the same in every replay of the run; that it
+            differs between runs keeps CPython's global set of tasks from collisions.
+    """
+
+    def __init__(self, owner: LoopOwner, *, salt: int) -> None:
+        self.owner = owner
+        self.ready: deque[asyncio.Handle] = deque()
+        self.tasks: dict[WorkflowTask[Any], None] = {}
+        self.generators: list[Any] = []
+        self.now_us = 0
+        self.closing = False
+        self.halted = False
+        self._number = (salt & 0x3FFF_FFFF) << 32
+
+    def next_number(self) -> int:
+        """The creation number of the next task or future."""
+        self._number += 1
+        return self._number
+
+    def drain(self) -> None:
+        """Run callbacks until none is ready, or until the run is halted."""
+        ready = self.ready
+        while ready and not self.halted:
+            handle = ready.popleft()
+            if not handle._cancelled:  # type: ignore[attr-defined]
+                handle._run()
+
+    # What a workflow, and asyncio on its behalf, may use.
+
+    def time(self) -> float:
+        """Seconds UTC of the last delivery; the same in replay."""
+        return self.now_us / 1_000_000
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = WorkflowHandle(callback, args, self, context)
+        self.ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = WorkflowTimer(when, callback, args, self, context)
+        self.owner.timer_started(timer)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        assert isinstance(handle, WorkflowTimer)
+        self.owner.timer_cancelled(handle)
+
+    def create_future(self) -> WorkflowFuture[Any]:
+        return WorkflowFuture(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self,
+        coro: Generator[Any, None, T] | Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **_options: object,
+    ) -> WorkflowTask[T]:
+        if self.closing:
+            _close_quietly(coro)
+            raise RunClosing
+        task = WorkflowTask(coro, loop=self, name=name, context=context)
+        task.add_done_callback(self._forget)
+        return task
+
+    def _forget(self, task: WorkflowTask[Any]) -> None:
+        self.tasks.pop(task, None)
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Accepted and ignored: debug mode would only slow the replay."""
+
+    def get_task_factory(self) -> None:
+        return None
+
+    def set_task_factory(self, factory: object) -> None:
+        _refuse("set_task_factory")
+
+    def get_exception_handler(self) -> None:
+        return None
+
+    def set_exception_handler(self, handler: object) -> None:
+        _refuse("set_exception_handler")
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        self.owner.unhandled(context)
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.owner.unhandled(context)
+
+    async def shutdown_asyncgens(self) -> None:
+        for generator in self.generators:
+            await generator.aclose()
+
+    def close(self) -> None:
+        """Close what is still suspended, so that user `finally` blocks run now and under this loop.
+
+        The caller has made this the running loop. Every durable operation refuses with `RunClosing` meanwhile.
+        """
+        self.closing = True
+        for task in list(self.tasks):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            _close_quietly(task.get_coro())
+        self.tasks.clear()
+        self.ready.clear()
+        self.generators.clear()
+
+
+_CLOSE_TRIES_MAX = 100
+
+
+def _close_quietly(coro: Any) -> None:
+    """Close a coroutine that may await in its `finally` blocks; a stubborn one is asked again, up to a bound."""
+    for _ in range(_CLOSE_TRIES_MAX):
+        try:
+            coro.close()
+        except (RunClosing, asyncio.CancelledError):
+            return
+        except RuntimeError:  # "coroutine ignored GeneratorExit": it awaited; go on from there
+            continue
+        except BaseException as error:
+            # The run is only leaving memory; what its cleanup raises now it will raise again, recorded, when it ends.
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                raise
+            return
+        return
+    raise InternalError("a workflow's `finally` block awaits without end while its run leaves memory")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise NotAllowedInWorkflow(
+        f"`{name}` is not available in a workflow: its outcome could not be replayed",
+        hint="do this in a step: move the call into a function decorated with @step",
+    )
+
+
+def _refusal(name: str) -> Callable[..., Any]:
+    def refused(self: WorkflowLoop, *args: object, **options: object) -> Any:
+        _refuse(name)
+
+    refused.__name__ = name
+    return refused
+
+
+for _name in _REFUSED:
+    setattr(WorkflowLoop, _name, _refusal(_name))
+WorkflowLoop.__abstractmethods__ = frozenset()

@@ -1,0 +1,75 @@
+"""The life of a run: its states, and every transition between them.
+
+The table below is the only place that names what may follow what. The SQL of each store guards its updates
+with the same states, and a test compares the two. `blocked` and `paused` stand aside: neither is an end.
+
+    scheduled ──> ready ──> running <──> waiting (parked)
+        └───────────┴──────────┴─────────────> succeeded | failed | cancelled
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class RunState(StrEnum):
+    """Where a run stands in its life."""
+
+    SCHEDULED = "scheduled"  # accepted, not due yet
+    READY = "ready"  # due, waits for a worker
+    RUNNING = "running"  # a worker holds it
+    WAITING = "waiting"  # parked: only rows, until something wakes it
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    PAUSED = "paused"  # a person stopped it for now
+    BLOCKED = "blocked"  # the engine cannot go on and needs a person or other code
+
+
+class EntryState(StrEnum):
+    """Where one entry of a history stands."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+"""States that a run does not leave by itself."""
+
+TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] = {
+    # record: (states it applies to, states it leads to); an empty set on the left means "no run yet"
+    "RunStarted": (frozenset(), frozenset({RunState.SCHEDULED, RunState.READY, RunState.RUNNING})),
+    "RunsClaimed": (
+        frozenset({RunState.SCHEDULED, RunState.READY, RunState.WAITING}),
+        frozenset({RunState.READY, RunState.RUNNING}),
+    ),
+    "RunParked": (frozenset({RunState.RUNNING}), frozenset({RunState.WAITING})),
+    "RunReleased": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
+    "RunContinued": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
+    "RunEnded": (frozenset({RunState.RUNNING}), ENDED),
+    "RunBlocked": (frozenset({RunState.RUNNING}), frozenset({RunState.BLOCKED})),
+    "RunPaused": (frozenset({RunState.RUNNING}), frozenset({RunState.PAUSED})),
+    "CancelRequested": (
+        frozenset(RunState) - ENDED,
+        frozenset({RunState.READY, RunState.RUNNING, RunState.CANCELLED}),
+    ),
+    "PauseRequested": (
+        frozenset({RunState.SCHEDULED, RunState.READY, RunState.WAITING, RunState.RUNNING}),
+        frozenset({RunState.PAUSED, RunState.RUNNING}),
+    ),
+    "ResumeRequested": (
+        frozenset({RunState.PAUSED, RunState.BLOCKED, RunState.CANCELLED}),
+        frozenset({RunState.READY}),
+    ),
+    "RetryRequested": (
+        frozenset({RunState.FAILED, RunState.CANCELLED, RunState.BLOCKED}),
+        frozenset({RunState.READY}),
+    ),
+    "RunForked": (frozenset(), frozenset({RunState.READY})),
+    "WorkerBuried": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
+    "RunsUnblocked": (frozenset({RunState.BLOCKED}), frozenset({RunState.READY})),
+}
+"""Every record that moves a run, with the states before and after."""

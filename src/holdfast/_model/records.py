@@ -1,0 +1,268 @@
+"""Records: the closed set of facts that the journal accepts.
+
+A record is a frozen value. Nothing about a run enters a database in another way. Each kind says which run it is
+about by `number` (the key of a run whose row exists) or by `id` (what people and clients use), and what the store
+answers with. Records are named tuples because the hot one, `EntryRecorded`, is bound to SQL as it stands.
+
+Within one batch the kinds are applied in the order of `APPLY_ORDER`, the records of a kind in the order they came.
+That is the order in which a run can produce them: its entries precede its end, its parking precedes its next claim.
+Two records of one run that would need another order never share a batch, because the later one waits for the
+acknowledgement of the earlier (a claim for the start, a new generation for the continuation).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeAlias
+
+from holdfast._model.lifecycle import RunState
+
+
+class RunStarted(NamedTuple):
+    """A new run. Answer: `Started`."""
+
+    id: str
+    workflow: str
+    state: RunState
+    input: str
+    attributes: str | None
+    priority: int
+    seed: int
+    worker: str | None
+    created_at: int
+    due_at: int | None
+    started_at: int | None
+    timeout_us: int | None
+    deadline_at: int | None
+    pairs: tuple[tuple[str, str | int | float], ...] = ()
+    restart: bool = False
+
+
+class EntryRecorded(NamedTuple):
+    """One entry of a history: an outcome (`ordinal` set) or something pending (`ordinal` none).
+
+    The fields are the columns of `holdfast_history`, in order. An entry that has its outcome is never overwritten.
+    """
+
+    run: int
+    seq: int
+    after: int
+    ordinal: int | None
+    kind: str
+    name: str
+    state: str
+    input: str | None
+    output: str | None
+    error: str | None
+    attempts: int
+    started_at: int | None
+    finished_at: int | None
+    due_at: int | None
+
+
+class RunEnded(NamedTuple):
+    """The run has its outcome. `failed_at` is the ordinal of the entry whose failure ended it."""
+
+    number: int
+    worker: str
+    state: RunState
+    output: str | None
+    error: str | None
+    failed_at: int | None
+    ended_at: int
+    closes_pending: bool
+
+
+class RunContinued(NamedTuple):
+    """`continue_as_new`: the same run with new input and an empty history."""
+
+    number: int
+    worker: str
+    input: str
+    seed: int
+
+
+class RunParked(NamedTuple):
+    """The run waits and leaves memory until `due_at`, or until something wakes it."""
+
+    number: int
+    worker: str
+    due_at: int | None
+
+
+class RunReleased(NamedTuple):
+    """The worker lets go of an unfinished run; another may claim it."""
+
+    number: int
+    worker: str
+
+
+class RunBlocked(NamedTuple):
+    """The engine cannot go on; `reason` is a slug, `error` says why and what to do."""
+
+    number: int
+    worker: str
+    reason: str
+    error: str
+
+
+class RunPaused(NamedTuple):
+    """The worker has stopped the run because a person asked for it."""
+
+    number: int
+    worker: str
+
+
+class CancelRequested(NamedTuple):
+    """A person or program wants the run cancelled. Answer: `Requested`."""
+
+    id: str
+    now: int
+
+
+class PauseRequested(NamedTuple):
+    """A person wants the run to stand still. Answer: `Requested`."""
+
+    id: str
+    now: int
+
+
+class ResumeRequested(NamedTuple):
+    """A paused, blocked or cancelled run is to go on. Answer: `Requested`."""
+
+    id: str
+    now: int
+
+
+class RetryRequested(NamedTuple):
+    """A failed, cancelled or blocked run is to go on; what caused the end is dropped. Answer: `Requested`."""
+
+    id: str
+    now: int
+
+
+class RunForked(NamedTuple):
+    """A new run that begins with the entries of `source` before `at`. Answer: `Forked`.
+
+    With `output` set, entry `at` is kept as well, succeeded with that output. `seed` is used when nothing is kept.
+    """
+
+    source: str
+    id: str
+    at: int
+    input: str | None
+    output: str | None
+    seed: int
+    now: int
+
+
+class WorkerBuried(NamedTuple):
+    """A worker is dead; its runs become ready, in the same transaction. Answer: how many runs."""
+
+    worker: str
+    now: int
+
+
+class RunsUnblocked(NamedTuple):
+    """This worker may have other code: runs of these workflows that *another* worker found not to match may try again.
+
+    Answer: how many runs.
+    """
+
+    worker: str
+    workflows: tuple[str, ...]
+
+
+class RunsClaimed(NamedTuple):
+    """A worker takes up to `limit` due runs of workflows that it knows. Answer: tuple of `RunRow`."""
+
+    worker: str
+    workflows: tuple[str, ...]
+    limit: int
+    now: int
+
+
+Record: TypeAlias = (
+    RunStarted
+    | EntryRecorded
+    | RunEnded
+    | RunContinued
+    | RunParked
+    | RunReleased
+    | RunBlocked
+    | RunPaused
+    | CancelRequested
+    | PauseRequested
+    | ResumeRequested
+    | RetryRequested
+    | RunForked
+    | WorkerBuried
+    | RunsUnblocked
+    | RunsClaimed
+)
+
+APPLY_ORDER: Final[tuple[type[Record], ...]] = (
+    RunStarted,
+    EntryRecorded,
+    RunEnded,
+    RunContinued,
+    RunParked,
+    RunReleased,
+    RunBlocked,
+    RunPaused,
+    CancelRequested,
+    PauseRequested,
+    ResumeRequested,
+    RetryRequested,
+    RunForked,
+    WorkerBuried,
+    RunsUnblocked,
+    RunsClaimed,
+)
+"""The order in which the kinds of one batch are applied."""
+
+
+class Started(NamedTuple):
+    """Answer to `RunStarted`: the row that holds this id now."""
+
+    number: int
+    created: bool
+    workflow: str
+    input: str
+    state: RunState
+
+
+class Requested(NamedTuple):
+    """Answer to a request about a run: its state before and after, and who holds it. `found` is false for no run."""
+
+    found: bool
+    before: RunState | None
+    after: RunState | None
+    number: int | None
+    worker: str | None
+
+
+class Forked(NamedTuple):
+    """Answer to `RunForked`: what stood in the way, or nothing."""
+
+    problem: str | None
+
+
+class RunRow(NamedTuple):
+    """What a worker needs of a run that it has claimed."""
+
+    number: int
+    id: str
+    workflow: str
+    input: str
+    seed: int
+    generation: int
+    claims: int
+    request: str | None
+    created_at: int
+    started_at: int
+    deadline_at: int | None
+    has_history: bool
+
+
+Outcome: TypeAlias = Started | Requested | Forked | int | tuple[RunRow, ...] | None
+"""What a store answers a record with; none where there is nothing to say."""

@@ -1,0 +1,185 @@
+"""Options of the client's calls: checked before anything is written, each error naming the value and the next move."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from holdfast._flow.definitions import Workflow
+from holdfast._model.codec import codec_for
+from holdfast._model.lifecycle import RunState
+from holdfast._store.port import RunQuery
+from holdfast.errors import UsageError
+
+ID_CHARS_MAX: Final = 200
+ATTRIBUTES_MAX: Final = 64
+ATTRIBUTE_CHARS_MAX: Final = 1_000
+PRIORITY_MAX: Final = 1_000_000
+LIMIT_MAX: Final = 10_000
+SECONDS_MAX: Final = 100 * 365 * 86_400.0
+PAYLOAD_CHARS_MAX: Final = 64 * 1024 * 1024
+"""Upper bound of one payload; far below what SQLite takes, far above what a row should hold."""
+OPTION_NAMES: Final = frozenset({"id", "on_conflict", "priority", "delay", "at", "timeout", "attributes"})
+UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda _: "<not given>"})()
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_CONFLICTS: Final = ("return", "raise", "restart")
+
+
+class StartOptions:
+    """The options of one start, checked."""
+
+    __slots__ = ("_at_us", "_delay_us", "attributes_text", "id", "on_conflict", "pairs", "priority", "timeout_us")
+
+    def __init__(
+        self,
+        *,
+        id: str | None = None,
+        on_conflict: str = "return",
+        priority: int = 0,
+        delay: float | timedelta | None = None,
+        at: datetime | None = None,
+        timeout: float | timedelta | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> None:
+        if id is not None:
+            check_id(id)
+        if on_conflict not in _CONFLICTS:
+            raise UsageError(f"on_conflict={on_conflict!r} must be one of {', '.join(map(repr, _CONFLICTS))}")
+        if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
+            raise UsageError(f"priority={priority!r} must be a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}")
+        if delay is not None and at is not None:
+            raise UsageError("delay and at are two ways to say the same", hint="give one of them")
+        self.id = id
+        self.on_conflict = on_conflict
+        self.priority = priority
+        self._delay_us = None if delay is None else _microseconds("delay", delay, least=0)
+        self._at_us = None if at is None else instant_us("at", at)
+        self.timeout_us = None if timeout is None else _microseconds("timeout", timeout, least=1)
+        self.pairs = () if not attributes else attribute_pairs(attributes)
+        self.attributes_text = None if not attributes else codec_for(Any).encode(dict(attributes), where="attributes")
+
+    def due_us(self, now: int) -> int | None:
+        """When the run is due, or none for at once."""
+        if self._at_us is not None:
+            return self._at_us if self._at_us > now else None
+        return now + self._delay_us if self._delay_us else None
+
+
+def check_id(run_id: object) -> None:
+    """A run's id: 1 to 200 characters, none of them a control character."""
+    if not isinstance(run_id, str) or not 1 <= len(run_id) <= ID_CHARS_MAX or not run_id.isprintable():
+        raise UsageError(f"id={run_id!r:.80} must be a string of 1 to {ID_CHARS_MAX} printable characters")
+
+
+def check_at(at: object) -> None:
+    """A fork's entry."""
+    if type(at) is not int or at < 1:
+        raise UsageError(f"fork(at={at!r}) must be the number of an entry, at least 1")
+
+
+def check_limit(limit: object) -> None:
+    """A listing's bound."""
+    if type(limit) is not int or not 1 <= limit <= LIMIT_MAX:
+        raise UsageError(f"limit={limit!r} must be a whole number from 1 to {LIMIT_MAX}")
+
+
+def check_wait(timeout: object) -> None:
+    """How long to wait for a result."""
+    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0):
+        raise UsageError(f"result(timeout={timeout!r}) must be seconds, at least 0, or None")
+
+
+def check_size(what: str, text: str) -> None:
+    """A payload's bound."""
+    if len(text) > PAYLOAD_CHARS_MAX:
+        raise UsageError(
+            f"{what} are {len(text):,} characters as JSON; the bound is {PAYLOAD_CHARS_MAX:,}",
+            hint="store large values elsewhere and pass a reference",
+        )
+
+
+def raw_input(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The input of a workflow whose code is not known here: keyword arguments as they are."""
+    if args:
+        raise UsageError(
+            f"workflow {name!r} is not known here, so its parameters have no names",
+            hint="pass keyword arguments",
+        )
+    return codec_for(Any).encode(kwargs, where=name)
+
+
+def attribute_pairs(attributes: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
+    """Attributes as rows; booleans become 0 and 1."""
+    if not isinstance(attributes, Mapping) or len(attributes) > ATTRIBUTES_MAX:
+        raise UsageError(f"attributes must be a mapping of at most {ATTRIBUTES_MAX} names, not {attributes!r:.80}")
+    pairs: list[tuple[str, str | int | float]] = []
+    for key, value in attributes.items():
+        if not isinstance(key, str) or not 1 <= len(key) <= ID_CHARS_MAX or not key.isprintable():
+            raise UsageError(f"attributes: {key!r:.80} must be a name of 1 to {ID_CHARS_MAX} printable characters")
+        if not isinstance(value, str | int | float) or value != value:
+            raise UsageError(f"attributes[{key!r}]={value!r:.80} must be a string, a number or a boolean")
+        if isinstance(value, str) and len(value) > ATTRIBUTE_CHARS_MAX:
+            raise UsageError(f"attributes[{key!r}] has {len(value)} characters; the bound is {ATTRIBUTE_CHARS_MAX}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UsageError(f"attributes[{key!r}]={value!r:.80} does not fit 64 bits", hint="store it as text")
+        pairs.append((key, int(value) if isinstance(value, bool) else value))
+    return tuple(pairs)
+
+
+def query_of(
+    state: str | Iterable[str] | None,
+    workflow: Workflow[..., Any] | str | None,
+    attributes: Mapping[str, Any] | None,
+    id_prefix: str | None,
+    created_from: datetime | None,
+    created_before: datetime | None,
+) -> RunQuery:
+    """The conditions of a listing or count, checked."""
+    return RunQuery(
+        states=_states(state),
+        workflow=workflow.name if isinstance(workflow, Workflow) else _text_or_none("workflow", workflow),
+        attributes=() if not attributes else attribute_pairs(attributes),
+        id_prefix=_text_or_none("id_prefix", id_prefix),
+        created_from=None if created_from is None else instant_us("created_from", created_from),
+        created_before=None if created_before is None else instant_us("created_before", created_before),
+    )
+
+
+def instant_us(name: str, value: object) -> int:
+    """An aware datetime as microseconds UTC."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise UsageError(
+            f"{name}={value!r} must be a datetime with a time zone", hint="for example datetime.now(UTC) + timedelta(...)"
+        )
+    return (value - _EPOCH) // timedelta(microseconds=1)
+
+
+def _states(state: str | Iterable[str] | None) -> tuple[str, ...]:
+    if state is None:
+        return ()
+    known = [s.value for s in RunState]
+    states = (state,) if isinstance(state, str) else tuple(state)
+    for name in states:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
+            raise UsageError(f"{name!r} is not a state of a run", hint=hint)
+    return tuple(str(name) for name in states)
+
+
+def _text_or_none(name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{name}={value!r} must be a string")
+    return value
+
+
+def _microseconds(name: str, value: object, *, least: int) -> int:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= SECONDS_MAX:
+        raise UsageError(f"{name}={value!r} must be seconds, 0 to {SECONDS_MAX:g}, or such a timedelta")
+    microseconds = int(seconds * 1_000_000)
+    if microseconds < least:
+        raise UsageError(f"{name}={value!r} must be more than 0")
+    return microseconds

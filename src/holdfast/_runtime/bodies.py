@@ -1,0 +1,199 @@
+"""Step bodies: one attempt of one step, as a task on the application's loop or in a thread.
+
+A body knows nothing of histories or records. It turns what the function does into a `StepOutcome` and hands that to
+`finished` on the event loop, exactly once, unless it was abandoned.
+An abandoned body is one that nobody waits for: the workflow gave the step up, or the run leaves this process. An
+`async def` body is then cancelled; a `def` body goes on in its thread, and what it returns is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from holdfast._flow.activation import StepCall, StepOutcome
+from holdfast._flow.context import executing
+from holdfast._model.failures import decode_failure, encode_failure
+from holdfast._runtime.threads import Job, StepThreads
+from holdfast._world import World
+from holdfast.errors import HoldfastError, StepFailed, StepTimeout
+
+
+class Body:
+    """An attempt under way. `again` says, once it has failed, whether the step's policy wants another."""
+
+    __slots__ = ("abandoned", "again", "call", "job", "run", "task", "timer")
+
+    def __init__(self, run: Any, call: StepCall) -> None:
+        self.run = run
+        self.call = call
+        self.abandoned = False
+        self.again = False
+        self.task: asyncio.Task[None] | None = None
+        self.job: Job | None = None
+        self.timer: Callable[[], None] | None = None
+
+
+class Bodies:
+    """Starts bodies and reports how they end.
+
+    Args:
+        world: the clock.
+        finished: called on the event loop as ``finished(body, outcome)``.
+        active_max: bodies at once; more wait in line.
+        threads_max: threads for `def` bodies.
+    """
+
+    def __init__(
+        self, *, world: World, finished: Callable[[Body, StepOutcome], object], active_max: int, threads_max: int
+    ) -> None:
+        self.threads = StepThreads(threads_max)
+        self.active = 0
+        self._world = world
+        self._finished = finished
+        self._active_max = active_max
+        self._line: deque[Body] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    def start(self, run: Any, call: StepCall) -> Body:
+        """Start an attempt, or put it in line."""
+        body = Body(run, call)
+        if self.active >= self._active_max:
+            self._line.append(body)
+        else:
+            self._begin(body)
+        return body
+
+    def abandon(self, body: Body) -> None:
+        """Nobody waits for this body any more. It will not be reported."""
+        if body.abandoned:
+            return
+        body.abandoned = True
+        if body.timer is not None:
+            body.timer()
+        if body.task is not None:
+            body.task.cancel()
+        elif body.job is not None:
+            self.threads.abandon(body.job)
+            self._ended()
+
+    def close(self) -> None:
+        """No more bodies will be started."""
+        self._line.clear()
+        self.threads.close()
+
+    def _begin(self, body: Body) -> None:
+        self.active += 1
+        call = body.call
+        call.attempts += 1
+        if call.started_at is None:
+            call.started_at = self._world.now_us()
+        if call.step.is_async:
+            body.task = self._loop.create_task(self._run_task(body))
+        else:
+            self._run_thread(body)
+
+    def _ended(self) -> None:
+        self.active -= 1
+        while self._line and self.active < self._active_max:
+            body = self._line.popleft()
+            if not body.abandoned:
+                self._begin(body)
+
+    # As a task.
+
+    async def _run_task(self, body: Body) -> None:
+        call = body.call
+        step = call.step
+        executing.set(call)
+        try:
+            if step.timeout is None:
+                value = await step.function(*call.args, **call.kwargs)
+            else:
+                value = await self._timed(call, step.timeout)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            outcome = self._failed(body, error)
+        else:
+            outcome = self._succeeded(call, value)
+        if not body.abandoned:
+            self._finished(body, outcome)
+        self._ended()
+
+    async def _timed(self, call: StepCall, seconds: float) -> Any:
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await call.step.function(*call.args, **call.kwargs)
+        except TimeoutError as error:
+            if limit.expired():
+                raise _late(call) from error
+            raise
+
+    # In a thread.
+
+    def _run_thread(self, body: Body) -> None:
+        call = body.call
+        context = copy_context()
+        context.run(executing.set, call)
+
+        def work() -> None:
+            try:
+                value = context.run(call.step.function, *call.args, **call.kwargs)
+            except BaseException as error:
+                outcome = self._failed(body, error)
+            else:
+                outcome = self._succeeded(call, value)
+            try:
+                self._loop.call_soon_threadsafe(self._thread_done, body, outcome)
+            except RuntimeError:
+                if not self._loop.is_closed():
+                    raise
+
+        body.job = Job(work)
+        if call.step.timeout is not None:
+            body.timer = self._world.call_later(int(call.step.timeout * 1_000_000), lambda: self._overdue(body))
+        self.threads.submit(body.job)
+
+    def _thread_done(self, body: Body, outcome: StepOutcome) -> None:
+        if body.abandoned:
+            return
+        if body.timer is not None:
+            body.timer()
+        self._finished(body, outcome)
+        self._ended()
+
+    def _overdue(self, body: Body) -> None:
+        if body.abandoned:
+            return
+        self.abandon(body)
+        self._finished(body, self._failed(body, _late(body.call)))
+
+    # Outcomes.
+
+    def _succeeded(self, call: StepCall, value: Any) -> StepOutcome:
+        step = call.step
+        try:
+            output, settled = step.result.settle(value, where=f"result of step {step.name!r}")
+        except HoldfastError as error:  # the body has done its work: another attempt would do it twice
+            return self._outcome(error)
+        return StepOutcome(settled, output, None, None, self._world.now_us())
+
+    def _failed(self, body: Body, error: BaseException) -> StepOutcome:
+        body.again = body.call.step.retry.wants_another(error, attempt=body.call.attempts)
+        return self._outcome(error)
+
+    def _outcome(self, error: BaseException) -> StepOutcome:
+        text = encode_failure(error)
+        return StepOutcome(None, None, decode_failure(text, fallback=StepFailed), text, self._world.now_us())
+
+
+def _late(call: StepCall) -> StepTimeout:
+    return StepTimeout(
+        f"step {call.step.name!r}, attempt {call.attempts}, took longer than its timeout of {call.step.timeout:g} s",
+        hint="raise the step's timeout=..., or make the call inside it give up sooner",
+    )

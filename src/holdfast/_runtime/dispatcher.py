@@ -1,0 +1,106 @@
+"""The dispatcher: brings due runs into this worker, as many as it has room for.
+
+It claims when it may find something: at the start, when a run became ready here, when another process has written, when
+a parked or scheduled run is due, when room appears while there was a backlog, and once a second in any case. A look
+costs a short read; only when that finds something is a claim (a write) made. Claims are decided inside one transaction,
+so two workers never get the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from holdfast._model.records import RunRow, RunsClaimed
+from holdfast._runtime.executor import Executor
+from holdfast._runtime.service import Ticker
+from holdfast._store.journal import Journal
+from holdfast._store.port import Store
+from holdfast._world import World
+
+POLL_SECONDS: Final = 1.0
+CLAIM_MAX: Final = 500
+"""Runs in one claim; more follow in the next, so that replaying them stays interruptible."""
+
+
+class Dispatcher:
+    """Claims runs for one executor.
+
+    Args:
+        workflows: the names that this worker knows.
+    """
+
+    def __init__(
+        self, *, store: Store, journal: Journal, executor: Executor, world: World, workflows: Callable[[], tuple[str, ...]]
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._executor = executor
+        self._world = world
+        self._workflows = workflows
+        self._backlog = False
+        self._next_due: int | None = None
+        self._cancel_alarm: Callable[[], None] | None = None
+        self._ticker = Ticker("dispatcher", period=POLL_SECONDS, turn=self._turn)
+
+    async def start(self) -> None:
+        """Begin with what is ready now."""
+        await self._ticker.start()
+
+    async def stop(self) -> None:
+        """Claim nothing more."""
+        if self._cancel_alarm is not None:
+            self._cancel_alarm()
+        await self._ticker.stop()
+
+    def poke(self) -> None:
+        """Something may be ready."""
+        self._ticker.poke()
+
+    def room_appeared(self) -> None:
+        """A run has left memory."""
+        if self._backlog:
+            self._ticker.poke()
+
+    def queued(self) -> None:
+        """A run was put into the database because there was no room for it."""
+        self._backlog = True
+
+    def due(self, at_us: int) -> None:
+        """A run that is only rows is due at this instant."""
+        if self._next_due is None or at_us < self._next_due:
+            self._next_due = at_us
+            if self._cancel_alarm is not None:
+                self._cancel_alarm()
+            self._cancel_alarm = self._world.call_later(max(at_us - self._world.now_us(), 0), self._rung)
+
+    def _rung(self) -> None:
+        self._next_due = self._cancel_alarm = None
+        self._ticker.poke()
+
+    async def _turn(self) -> None:
+        for number, request in await self._store.requests_of(self._executor.worker):
+            self._executor.request(number, request)
+        while self._executor.room > 0 and await self._something_is_ready():
+            if not await self._claim():
+                break
+        due = await self._store.next_due()
+        if due is not None:
+            self.due(due)
+
+    async def _something_is_ready(self) -> bool:
+        due = await self._store.next_due()
+        return (due is not None and due <= self._world.now_us()) or await self._store.has_ready(self._workflows())
+
+    async def _claim(self) -> bool:
+        """Claim once; whether there may be more."""
+        limit = min(self._executor.room, CLAIM_MAX)
+        rows: tuple[RunRow, ...] = await self._journal.write(
+            RunsClaimed(self._executor.worker, self._workflows(), limit, self._world.now_us())
+        )
+        old = [row.number for row in rows if row.has_history]
+        histories = await self._store.histories(old) if old else {}
+        for row in rows:
+            self._executor.adopt(row, histories.get(row.number, ()))
+        self._backlog = len(rows) == limit
+        return self._backlog

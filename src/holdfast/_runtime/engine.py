@@ -1,0 +1,150 @@
+"""The engine: one open database with its journal, its waiters and, in an app, its worker.
+
+Opening and closing are all-or-nothing: what was started is stopped again when a later part fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from holdfast._flow.definitions import Workflow
+from holdfast._model.lifecycle import RunState
+from holdfast._model.records import RunRow, RunStarted, Started
+from holdfast._runtime.events import ENGINE_LOG, Events
+from holdfast._runtime.results import Results
+from holdfast._runtime.worker import Worker, WorkerOptions
+from holdfast._store.journal import Journal, JournalOptions
+from holdfast._store.port import Store
+from holdfast._world import World
+from holdfast.errors import StoreError
+
+
+class Engine:
+    """Everything that is open while an app or a client is.
+
+    Args:
+        workflows: the code, by name.
+        worker: how runs are executed here, or none for a client.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        world: World,
+        workflows: Mapping[str, Workflow[..., Any]],
+        events: Events,
+        journal: JournalOptions | None,
+        worker: WorkerOptions | None,
+    ) -> None:
+        self.store = store
+        self.world = world
+        self.results = Results(store)
+        self.journal = Journal(
+            store, world=world, options=journal, pipeline=store.pipeline, on_trouble=_say, on_broken=self._broken
+        )
+        self.worker: Worker | None = None
+        self._workflows = workflows
+        self._events = events
+        self._worker_options = worker
+
+    async def open(self) -> None:
+        """Open the database, migrate it, and start the services."""
+        await self.store.open(on_change=self._changed)
+        try:
+            await self.results.start()
+            if self._worker_options is not None:
+                self.worker = Worker(
+                    workflows=self._workflows,
+                    store=self.store,
+                    journal=self.journal,
+                    results=self.results,
+                    world=self.world,
+                    events=self._events,
+                    options=self._worker_options,
+                )
+                await self.worker.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop the worker, make durable what was accepted, and close the database."""
+        worker, self.worker = self.worker, None
+        if worker is not None:
+            await worker.stop()
+        if self.journal.broken is None and self.journal.trouble is None:
+            await self.journal.settle()
+        await self.results.stop()
+        await self.store.close()
+
+    def start(self, record: RunStarted) -> asyncio.Future[Started]:
+        """Append a start; executes the run here when the record says so. Cancelling the future stops nothing.
+
+        The run is adopted in the acknowledgement, not by whoever awaits it: a caller that is cancelled meanwhile
+        leaves no run behind that is claimed and not executed.
+        """
+        future: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
+        if record.state is RunState.RUNNING:
+            self.results.expect(record.id)
+
+        def then(outcome: Started, error: BaseException | None) -> None:
+            if error is None:
+                self._started(record, outcome)
+            elif record.state is RunState.RUNNING:
+                self.results.unexpect(record.id)
+            if future.done():
+                return
+            if error is None:
+                future.set_result(outcome)
+            else:
+                future.set_exception(error)
+
+        self.journal.append(record, then)
+        return future
+
+    def _started(self, record: RunStarted, outcome: Started) -> None:
+        worker = self.worker
+        if not outcome.created:
+            if record.state is RunState.RUNNING and (worker is None or outcome.number not in worker.executor.live):
+                self.results.unexpect(record.id)
+        elif worker is None:
+            return
+        elif record.state is RunState.RUNNING and record.started_at is not None:
+            worker.executor.adopt(
+                RunRow(
+                    number=outcome.number,
+                    id=record.id,
+                    workflow=record.workflow,
+                    input=record.input,
+                    seed=record.seed,
+                    generation=0,
+                    claims=1,
+                    request=None,
+                    created_at=record.created_at,
+                    started_at=record.started_at,
+                    deadline_at=record.deadline_at,
+                    has_history=False,
+                )
+            )
+        elif record.due_at is not None:
+            worker.dispatcher.due(record.due_at)
+        else:
+            worker.dispatcher.queued()
+            worker.dispatcher.poke()
+
+    def _changed(self) -> None:
+        self.results.poke()
+        if self.worker is not None:
+            self.worker.changed()
+
+    def _broken(self, cause: BaseException) -> None:
+        if self.worker is not None:
+            self.worker.broken(cause)
+
+
+def _say(trouble: StoreError | None) -> None:
+    report: Callable[..., None] = ENGINE_LOG.info if trouble is None else ENGINE_LOG.warning
+    report("the store accepts writes again" if trouble is None else f"writing is delayed, will be tried again: {trouble}")

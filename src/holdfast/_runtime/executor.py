@@ -1,0 +1,603 @@
+"""The executor: runs in memory, their steps' bodies, and the output-commit rule. It alone knows history *and* journal.
+
+    body ends ─> inbox ─> pump: deliver · drain ─> records ─> journal ─ durable ─> held bodies start
+                           └──────── run ahead: rows join the same batch ────────┘
+
+**The output-commit rule.** An outcome reaches the workflow at once, and the workflow computes on. What it asks for next
+is an effect of two kinds. A *row* (a timer, a patch marker, the end of the run) is appended behind the outcome and may
+share its batch. A *body* touches the world, so it is held until every earlier record of its run is durable
+(`undurable == 0`). Hence:
+
+- Dying before the commit: the outcome is lost, but so is everything that was computed from it; no body has started that
+  depended on it. The step runs again.
+- Dying after the commit: the outcome is there; replay delivers it and starts the held body.
+- A finished `result()` and `start()` are answered from acknowledgements only.
+
+**One run, one order.** All of a run's records pass through the journal in the order it made them. Deliveries happen one
+at a time on the event loop, in `_pump` (a plain callback, never inside a task).
+
+**Leaving memory** (parked, paused, released): no body is under way, the record is appended, and from that moment
+nothing is delivered to the run any more; its coroutine is closed when the record is durable. If that fails, the run is
+dropped and recovery finds it, as after a crash.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import sys
+from asyncio import _get_running_loop
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final
+
+from holdfast._flow.activation import CANCEL, DEADLINE, STEP, Activation, StepCall, StepOutcome
+from holdfast._flow.definitions import Workflow
+from holdfast._flow.loop import WorkflowTimer
+from holdfast._model.failures import encode_failure
+from holdfast._model.lifecycle import RunState
+from holdfast._model.records import (
+    EntryRecorded,
+    Record,
+    RunBlocked,
+    RunContinued,
+    RunEnded,
+    RunParked,
+    RunPaused,
+    RunReleased,
+    RunRow,
+)
+from holdfast._runtime.bodies import Bodies, Body
+from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, Event, Events, log_fields
+from holdfast._store.journal import Journal
+from holdfast._world import World
+from holdfast.errors import HoldfastError, NondeterminismError
+
+REPLAY_CHUNK: Final = 500
+"""Entries replayed before other work gets a turn."""
+ALARMS_UNCHECKED_MAX: Final = 10_000
+"""Alarms kept before the first look for those that nobody awaits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorOptions:
+    """Bounds of a worker's execution.
+
+    Args:
+        runs_max: runs in memory at once; more wait in the database.
+        bodies_max: step bodies at once; more wait in line.
+        threads_max: threads for `def` steps.
+        park_after: seconds that a run waits in memory for a timer before it becomes rows only.
+    """
+
+    runs_max: int = 10_000
+    bodies_max: int = 10_000
+    threads_max: int = 32
+    park_after: float = 2.0
+
+
+class LiveRun:
+    """A run in memory."""
+
+    __slots__ = ("activation", "bodies", "executor", "gone", "held", "leaving", "quiet_since", "row", "undurable")
+
+    def __init__(self, executor: Executor, activation: Activation) -> None:
+        self.executor = executor
+        self.activation = activation
+        self.row: RunRow = activation.row
+        self.undurable = 0
+        self.held: list[StepCall] = []
+        self.bodies: dict[int, Body] = {}
+        self.leaving: Callable[[LiveRun], Record] | None = None
+        self.gone = False
+        self.quiet_since: int | None = None
+
+    def acknowledged(self, _outcome: object, error: BaseException | None) -> None:
+        """A record of this run is durable, or never will be."""
+        if error is not None:
+            self.executor.drop(self, error)
+            return
+        self.undurable -= 1
+        if not self.undurable and not self.gone:
+            if self.held:
+                self.executor.start_held(self)
+            if self.leaving is not None:
+                self.executor.try_leave(self)
+
+
+class Executor:
+    """Executes the runs that this worker holds.
+
+    Args:
+        worker: this worker's id.
+        workflows: the code, by name.
+        on_ended: told of every durable end: number, id, state, output, error.
+        on_left: told when a run has left memory otherwise, with the instant it is due (none: when something wakes it).
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        workflows: Mapping[str, Workflow[..., Any]],
+        journal: Journal,
+        world: World,
+        events: Events,
+        options: ExecutorOptions,
+        on_ended: Callable[[RunRow, RunEnded], object],
+        on_left: Callable[[RunRow, int | None], object],
+    ) -> None:
+        self.worker = worker
+        self.live: dict[int, LiveRun] = {}
+        self.activating: tuple[RunRow, int] | None = None
+        self._workflows = workflows
+        self._journal = journal
+        self._world = world
+        self._events = events
+        self._options = options
+        self._on_ended = on_ended
+        self._on_left = on_left
+        self._bodies = Bodies(
+            world=world,
+            finished=self._finished,
+            active_max=options.bodies_max,
+            threads_max=options.threads_max,
+        )
+        self._inbox: list[tuple[Body, StepOutcome]] = []
+        self._pump_due = False
+        self._alarms: list[tuple[int, int, LiveRun, WorkflowTimer | StepCall | None]] = []
+        self._alarm_number = count()
+        self._alarms_checked_at = ALARMS_UNCHECKED_MAX
+        self._alarm_at: int | None = None
+        self._cancel_alarm: Callable[[], None] | None = None
+        self._chance = random.Random(world.seed())
+        self._closed = False
+
+    @property
+    def room(self) -> int:
+        """How many more runs may come into memory."""
+        return 0 if self._closed else self._options.runs_max - len(self.live)
+
+    @property
+    def bodies_active(self) -> int:
+        """Step bodies under way."""
+        return self._bodies.active
+
+    @property
+    def threads_abandoned(self) -> int:
+        """Threads of `def` steps that ran into their timeout and have not come back."""
+        return self._bodies.threads.abandoned
+
+    # Runs come in.
+
+    def adopt(self, row: RunRow, history: Sequence[EntryRecorded] = ()) -> None:
+        """Execute a run that this worker holds, from where its history ends."""
+        if self._closed or row.number in self.live:
+            return
+        activation = Activation(row, self._workflows[row.workflow], history)
+        run = self.live[row.number] = LiveRun(self, activation)
+        if self._events.active:
+            self._emit("run.claimed", run)
+        try:
+            with self._workflow_code(row):
+                activation.begin()
+        except HoldfastError as error:  # the stored input does not fit this code's signature
+            self._end(run, RunState.FAILED, error=encode_failure(error))
+            return
+        replay = activation.replay(chunk=REPLAY_CHUNK)
+        self._replay(run, replay) if history else self._ready(run)
+
+    def _replay(self, run: LiveRun, replay: Iterator[None]) -> None:
+        if run.gone:
+            return
+        with self._workflow_code(run.row):
+            more = next(replay, self) is not self
+        if more:
+            self._world.call_later(0, lambda: self._replay(run, replay))
+        else:
+            self._ready(run)
+
+    def _ready(self, run: LiveRun) -> None:
+        """The run stands where its history ends: from here on it is live."""
+        row = run.row
+        if row.deadline_at is not None:
+            self._set_alarm(row.deadline_at, run, None)
+        if row.request is not None:
+            self.request(row.number, row.request)
+        self._advance(run)
+
+    # Outcomes go in.
+
+    def _finished(self, body: Body, outcome: StepOutcome) -> None:
+        """A body has ended. Deliver it from a plain callback: we may be inside its task."""
+        self._inbox.append((body, outcome))
+        if not self._pump_due:
+            self._pump_due = True
+            self._world.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        if not self._journal.has_room and not self._closed:
+            self._world.call_later(5_000, self._pump)
+            return
+        self._pump_due = False
+        inbox, self._inbox = self._inbox, []
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(_keep_generator, None)
+        try:
+            for body, outcome in inbox:
+                self._take(body, outcome)
+        finally:
+            self.activating = None
+            sys.set_asyncgen_hooks(*hooks)
+        self._journal.flush()
+
+    def _take(self, body: Body, outcome: StepOutcome) -> None:
+        run: LiveRun = body.run
+        call = body.call
+        if run.bodies.pop(call.seq, None) is None or run.gone:
+            return
+        if outcome.exception is not None:
+            self._log_failure(run, call, outcome.exception, again=body.again)
+            if body.again and not call.done():
+                self._try_again(run, call, outcome)
+                return
+        if self._events.active:
+            self._emit("step.ended", run, call, state="failed" if outcome.exception else "succeeded")
+        self.activating = (run.row, self._world.now_us())
+        run.activation.deliver_step(call, outcome)
+        self._advance(run)
+
+    def _try_again(self, run: LiveRun, call: StepCall, outcome: StepOutcome) -> None:
+        """Record the attempt and when the next is due. That must be durable before the next begins."""
+        delay_us = call.step.retry.delay_us(attempt=call.attempts, chance=self._chance.random())
+        call.due_us = outcome.finished_at + delay_us
+        entry = EntryRecorded(
+            run=run.row.number,
+            seq=call.seq,
+            after=call.after,
+            ordinal=None,
+            kind=STEP,
+            name=call.step.name,
+            state="pending",
+            input=call.input,
+            output=None,
+            error=outcome.error,
+            attempts=call.attempts,
+            started_at=call.started_at,
+            finished_at=None,
+            due_at=call.due_us,
+        )
+        self._append(run, entry)
+        self._request_body(run, call)
+        self._advance(run)
+
+    def request(self, number: int, request: str) -> None:
+        """A person asked for `cancel` or `pause` of a run that this worker may hold."""
+        run = self.live.get(number)
+        if run is None or run.gone:
+            return
+        if request == "pause":
+            self.leave(run, lambda r: RunPaused(r.row.number, self.worker))
+            return
+        with self._workflow_code(run.row):
+            run.activation.deliver_cancel(CANCEL, now_us=self._world.now_us())
+        self._advance(run)
+
+    # What the run wants next.
+
+    def _advance(self, run: LiveRun) -> None:
+        """Carry out what the last delivery left: records first, then abandoned, ended, requested."""
+        activation = run.activation
+        if activation.divergence is not None:
+            self._block(run, activation.divergence)
+            return
+        if activation.records:
+            records, activation.records = activation.records, []
+            run.undurable += len(records)
+            acknowledged = run.acknowledged
+            for record in records:
+                self._journal.append(record, acknowledged)
+        if activation.cancelled:
+            self._abandon_cancelled(run)
+        if activation.unhandled_errors:
+            self._log_unhandled(run)
+        if activation.conclusion is not None:
+            self._conclude(run)
+            return
+        if activation.started_timers:
+            self._arm_timers(run)
+        if activation.requested:
+            calls, activation.requested = activation.requested, []
+            for call in calls:
+                if not call.done():
+                    self._request_body(run, call)
+        run.quiet_since = None if run.bodies or run.held else self._world.now_us()
+        if run.leaving is not None:
+            self.try_leave(run)
+
+    def _request_body(self, run: LiveRun, call: StepCall) -> None:
+        """Start a body, unless it is not due yet or an earlier record of its run is not durable yet."""
+        if call.due_us is not None and call.due_us > self._world.now_us():
+            self._set_alarm(call.due_us, run, call)
+        elif run.undurable or run.leaving is not None:
+            run.held.append(call)
+        else:
+            self._start_body(run, call)
+
+    def start_held(self, run: LiveRun) -> None:
+        """Everything of the run is durable: its held bodies may touch the world."""
+        if run.leaving is not None:
+            return
+        held, run.held = run.held, []
+        for call in held:
+            if not call.done():
+                self._start_body(run, call)
+
+    def _start_body(self, run: LiveRun, call: StepCall) -> None:
+        run.quiet_since = None
+        call.due_us = None
+        run.bodies[call.seq] = self._bodies.start(run, call)
+        if self._events.active:
+            self._emit("step.started", run, call)
+
+    def _abandon_cancelled(self, run: LiveRun) -> None:
+        calls, run.activation.cancelled = run.activation.cancelled, []
+        for call in calls:
+            body = run.bodies.pop(call.seq, None)
+            if body is not None:
+                self._bodies.abandon(body)
+
+    # The end of a run, and of its stay.
+
+    def _conclude(self, run: LiveRun) -> None:
+        conclusion = run.activation.conclusion
+        if conclusion is None:
+            return
+        if conclusion.continues is not None:
+            record = RunContinued(run.row.number, self.worker, conclusion.continues, self._world.seed())
+            self._depart(run, record, due_at=0)
+        elif conclusion.state is not None:
+            self._end(
+                run,
+                conclusion.state,
+                output=conclusion.output,
+                error=conclusion.error,
+                failed_at=conclusion.failed_at,
+            )
+
+    def _end(
+        self,
+        run: LiveRun,
+        state: RunState,
+        *,
+        output: str | None = None,
+        error: str | None = None,
+        failed_at: int | None = None,
+    ) -> None:
+        row = run.row
+        now = max(self._world.now_us(), run.activation.loop.now_us)
+        closes_pending = row.has_history or bool(run.activation.timers) or bool(run.activation.steps)
+        record = RunEnded(row.number, self.worker, state, output, error, failed_at, now, closes_pending)
+        self._vanish(run)
+        if state is RunState.FAILED:
+            RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, error, extra=log_fields(row.id, row.workflow))
+
+        def then(_outcome: object, refused: BaseException | None) -> None:
+            if refused is not None:
+                self.drop(run, refused)
+                return
+            self.live.pop(row.number, None)
+            if self._events.active:
+                self._emit("run.ended", run, state=state.value)
+            self._on_ended(row, record)
+
+        self._journal.append(record, then)
+
+    def _block(self, run: LiveRun, error: HoldfastError) -> None:
+        row = run.row
+        reason = "nondeterminism" if isinstance(error, NondeterminismError) else error.code
+        RUN_LOG.error("run %s is blocked: %s", row.id, error, extra=log_fields(row.id, row.workflow))
+        self._depart(run, RunBlocked(row.number, self.worker, reason, encode_failure(error)), due_at=None)
+
+    def leave(self, run: LiveRun, record_of: Callable[[LiveRun], Record]) -> None:
+        """Take the run out of memory as soon as no body of it is under way; no new one is started."""
+        if run.leaving is None and not run.gone:
+            run.leaving = record_of
+            self.try_leave(run)
+
+    def try_leave(self, run: LiveRun) -> None:
+        """Leave now if nothing of the run is under way."""
+        if run.leaving is None or run.gone or run.bodies or run.undurable:
+            return
+        record = run.leaving(run)
+        for entry in run.activation.pending_entries():
+            self._append(run, entry)
+        self._depart(run, record, due_at=record.due_at if isinstance(record, RunParked) else None)
+
+    def _depart(self, run: LiveRun, record: Record, *, due_at: int | None) -> None:
+        """Append the last record of the run's stay; it is out of memory when that is durable."""
+        self._vanish(run)
+
+        def then(_outcome: object, refused: BaseException | None) -> None:
+            if refused is not None:
+                self.drop(run, refused)
+                return
+            self.live.pop(run.row.number, None)
+            self._on_left(run.row, due_at)
+
+        self._journal.append(record, then)
+
+    def _vanish(self, run: LiveRun) -> None:
+        """From here on nothing reaches the run."""
+        run.gone = True
+        for body in run.bodies.values():
+            self._bodies.abandon(body)
+        run.bodies.clear()
+        run.held.clear()
+        if run.activation.loop.tasks:
+            with self._workflow_code(run.row):
+                run.activation.close()
+
+    def drop(self, run: LiveRun, error: BaseException) -> None:
+        """The journal refused a record of this run: forget it here; its rows are the truth."""
+        if not run.gone:
+            self._vanish(run)
+        if self.live.pop(run.row.number, None) is not None and not self._closed:
+            ENGINE_LOG.error("run %s is dropped by worker %s: %s", run.row.id, self.worker, error)
+
+    # Time.
+
+    def _arm_timers(self, run: LiveRun) -> None:
+        timers, run.activation.started_timers = run.activation.started_timers, []
+        for timer in timers:
+            if timer.seq in run.activation.timers:
+                self._set_alarm(timer.due_us, run, timer)
+
+    def _set_alarm(self, at_us: int, run: LiveRun, target: WorkflowTimer | StepCall | None) -> None:
+        heapq.heappush(self._alarms, (at_us, next(self._alarm_number), run, target))
+        if len(self._alarms) > self._alarms_checked_at:
+            self._forget_alarms()
+        self._plan_alarm()
+
+    def _forget_alarms(self) -> None:
+        """Drop the alarms of cancelled timers and departed runs, such as timeouts that did not come to pass."""
+        self._alarms = [alarm for alarm in self._alarms if _is_awaited(alarm[2], alarm[3])]
+        heapq.heapify(self._alarms)
+        self._alarms_checked_at = max(ALARMS_UNCHECKED_MAX, 2 * len(self._alarms))
+
+    def _plan_alarm(self) -> None:
+        if not self._alarms:
+            return
+        at_us = self._alarms[0][0]
+        if self._alarm_at is not None and self._alarm_at <= at_us:
+            return
+        if self._cancel_alarm is not None:
+            self._cancel_alarm()
+        self._alarm_at = at_us
+        self._cancel_alarm = self._world.call_later(max(at_us - self._world.now_us(), 0), self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_at = self._cancel_alarm = None
+        now = self._world.now_us()
+        rung = 0
+        while self._alarms and self._alarms[0][0] <= now and rung < REPLAY_CHUNK and self._journal.has_room:
+            _, _, run, target = heapq.heappop(self._alarms)
+            rung += 1
+            if not run.gone and run.leaving is None:
+                self._rung(run, target, now)
+        self._plan_alarm()
+
+    def _rung(self, run: LiveRun, target: WorkflowTimer | StepCall | None, now: int) -> None:
+        if isinstance(target, StepCall):
+            if not target.done():
+                target.due_us = None
+                self._request_body(run, target)
+            return
+        with self._workflow_code(run.row):
+            if target is None:
+                delivered = run.activation.deliver_cancel(DEADLINE, now_us=now)
+            else:
+                delivered = run.activation.deliver_timer(target, now_us=now)
+        if delivered:
+            self._advance(run)
+
+    def park_quiet(self) -> None:
+        """Park the runs that have waited longer than the grace time."""
+        before = self._world.now_us() - int(self._options.park_after * 1_000_000)
+        for run in list(self.live.values()):
+            if run.quiet_since is not None and run.quiet_since <= before and run.leaving is None and not run.gone:
+                self._park(run)
+
+    def _park(self, run: LiveRun) -> None:
+        due = run.activation.next_due_us()
+        if run.row.deadline_at is not None:
+            due = min(due or run.row.deadline_at, run.row.deadline_at)
+        if due is not None and due <= self._world.now_us():
+            return
+        self.leave(run, lambda r: RunParked(r.row.number, self.worker, due))
+
+    # The end of the worker.
+
+    def release_all(self) -> None:
+        """Let every run go as soon as no body of it is under way."""
+        for run in list(self.live.values()):
+            self.leave(run, self._released)
+
+    def abandon_all(self) -> None:
+        """Cancel the bodies that are still under way, so that their runs can leave now."""
+        for run in list(self.live.values()):
+            for body in run.bodies.values():
+                self._bodies.abandon(body)
+            run.bodies.clear()
+            self.try_leave(run)
+
+    def close(self) -> None:
+        """Nothing runs any more; what is in memory is forgotten."""
+        self._closed = True
+        if self._cancel_alarm is not None:
+            self._cancel_alarm()
+        for run in list(self.live.values()):
+            if not run.gone:
+                self._vanish(run)
+        self.live.clear()
+        self._alarms.clear()
+        self._bodies.close()
+
+    def _released(self, run: LiveRun) -> Record:
+        return RunReleased(run.row.number, self.worker)
+
+    # Leaves.
+
+    def _append(self, run: LiveRun, record: Record) -> None:
+        run.undurable += 1
+        self._journal.append(record, run.acknowledged)
+
+    @contextmanager
+    def _workflow_code(self, row: RunRow) -> Iterator[None]:
+        """Around workflow code outside of the pump: whose it is, and where its async generators are kept."""
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(_keep_generator, None)
+        self.activating = (row, self._world.now_us())
+        try:
+            yield
+        finally:
+            self.activating = None
+            sys.set_asyncgen_hooks(*hooks)
+
+    def _emit(self, kind: str, run: LiveRun, call: StepCall | None = None, *, state: str | None = None) -> None:
+        row, now = run.row, self._world.now_us()
+        step, attempt = (None, 0) if call is None else (call.step.name, call.attempts)
+        self._events.emit(Event(kind, now, row.id, row.workflow, step, attempt, state))
+
+    def _log_failure(self, run: LiveRun, call: StepCall, error: BaseException, *, again: bool) -> None:
+        row = run.row
+        fields = log_fields(row.id, row.workflow, call.step.name, call.attempts)
+        verdict = "will be tried again" if again else "failed"
+        RUN_LOG.warning("step %s of run %s %s: %r", call.step.name, row.id, verdict, error, extra=fields)
+
+    def _log_unhandled(self, run: LiveRun) -> None:
+        errors, run.activation.unhandled_errors = run.activation.unhandled_errors, []
+        for context in errors:
+            RUN_LOG.warning(
+                "run %s: %s",
+                run.row.id,
+                context.get("message"),
+                exc_info=context.get("exception"),
+                extra=log_fields(run.row.id, run.row.workflow),
+            )
+
+
+def _is_awaited(run: LiveRun, target: WorkflowTimer | StepCall | None) -> bool:
+    if run.gone:
+        return False
+    if isinstance(target, WorkflowTimer):
+        return target.seq in run.activation.timers
+    return target is None or not target.done()
+
+
+def _keep_generator(generator: Any) -> None:
+    """Async generators of a workflow live as long as their run: their collection must not depend on the collector."""
+    loop: Any = _get_running_loop()
+    loop.generators.append(generator)

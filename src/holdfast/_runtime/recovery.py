@@ -1,0 +1,107 @@
+"""Recovery: this worker's lease, and the runs of workers that are dead.
+
+A worker is alive while it holds the lock on its file and renews its lease. Whoever finds it dead declares it so and
+takes its runs, in one transaction (`WorkerBuried`); from that commit on every batch of the dead one is refused. A
+worker that merely starts takes nothing from one that lives.
+
+A run whose code did not match its history was blocked by some worker. Another worker may have the code that fits, so it
+puts such runs back to ready; the worker that blocked a run never tries it again by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast._model.records import RunsUnblocked, WorkerBuried
+from holdfast._runtime.events import ENGINE_LOG
+from holdfast._runtime.service import Ticker
+from holdfast._store.journal import Journal
+from holdfast._store.port import Store
+from holdfast._world import World
+from holdfast.errors import Fenced
+
+WORKERS_KEPT_US: Final = 7 * 86_400 * 1_000_000
+"""How long the row of a worker that is gone is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOptions:
+    """How death is noticed.
+
+    Args:
+        seconds: a worker that has not renewed its lease for so long is dead, even if its process exists.
+        sweep_seconds: how often dead workers are looked for.
+    """
+
+    seconds: float = 30.0
+    sweep_seconds: float = 1.0
+
+
+class Recovery:
+    """Keeps one worker's lease and buries others."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        store: Store,
+        journal: Journal,
+        world: World,
+        options: LeaseOptions,
+        workflows: Callable[[], tuple[str, ...]],
+        on_ready: Callable[[], object],
+        on_fenced: Callable[[BaseException], object],
+    ) -> None:
+        self._worker = worker
+        self._store = store
+        self._journal = journal
+        self._world = world
+        self._options = options
+        self._workflows = workflows
+        self._on_ready = on_ready
+        self._on_fenced = on_fenced
+        self._renew = Ticker("lease", period=options.seconds / 3, turn=self._renew_lease)
+        self._sweep = Ticker("recovery", period=options.sweep_seconds, turn=self.sweep)
+
+    async def start(self) -> None:
+        """Enter this worker and take over from the dead."""
+        now = self._world.now_us()
+        await self._store.register_worker(self._worker, now=now, lease_until=self._lease_until(now))
+        self._journal.worker = self._worker
+        await self.sweep()
+        await self._renew.start()
+        await self._sweep.start()
+
+    async def stop(self) -> None:
+        """Stop renewing. The lease is given back by `leave`, after the runs are."""
+        await self._sweep.stop()
+        await self._renew.stop()
+
+    async def leave(self) -> None:
+        """This worker holds nothing any more and is gone."""
+        self._journal.worker = None
+        await self._store.leave(self._worker, now=self._world.now_us())
+
+    async def sweep(self) -> None:
+        """Take over from the dead, and try what others could not replay."""
+        found = 0
+        for dead in await self._store.dead_workers(now=self._world.now_us()):
+            orphans = await self._journal.write(WorkerBuried(dead, self._world.now_us()))
+            await self._store.buried(dead)
+            ENGINE_LOG.warning("worker %s is dead; %d of its runs are ready again", dead, orphans)
+            found += orphans
+        if await self._store.has_blocked(self._worker, self._workflows()):
+            found += await self._journal.write(RunsUnblocked(self._worker, self._workflows()))
+        if found:
+            self._on_ready()
+
+    async def _renew_lease(self) -> None:
+        now = self._world.now_us()
+        if not await self._store.renew_lease(self._worker, lease_until=self._lease_until(now)):
+            self._on_fenced(Fenced(f"worker {self._worker} was declared dead by another worker"))
+        await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+
+    def _lease_until(self, now: int) -> int:
+        return now + int(self._options.seconds * 1_000_000)

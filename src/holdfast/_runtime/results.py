@@ -1,0 +1,108 @@
+"""Results: who waits for which run, and how they learn of its end.
+
+Three ways, from fast to sure: the run ends in this process and the executor says so; another process has written and
+the store noticed; the slow poll looks. The answer is always a durable row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import NamedTuple
+
+from holdfast._runtime.service import Ticker
+from holdfast._store.port import Store
+
+POLL_SECONDS = 1.0
+
+
+class Ended(NamedTuple):
+    """How a run ended: state, output or error as JSON text."""
+
+    state: str
+    output: str | None
+    error: str | None
+
+
+class Results:
+    """Waits for runs to end."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._expected: dict[str, asyncio.Future[Ended]] = {}
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._waiters: Counter[str] = Counter()
+        self._ticker = Ticker("results", period=POLL_SECONDS, turn=self._look)
+
+    async def start(self) -> None:
+        """Begin to look for ends elsewhere."""
+        await self._ticker.start()
+
+    async def stop(self) -> None:
+        """End; whoever still waits is cancelled."""
+        await self._ticker.stop()
+        for future in (*self._expected.values(), *self._waiting.values()):
+            future.cancel()
+
+    def expect(self, run_id: str) -> asyncio.Future[Ended]:
+        """A future for a run that this process is about to execute. Await it through `asyncio.shield`."""
+        future = self._expected.get(run_id)
+        if future is None:
+            future = self._expected[run_id] = asyncio.get_running_loop().create_future()
+        return future
+
+    def expected(self, run_id: str) -> asyncio.Future[Ended] | None:
+        """The future of a run that this process executes, if it has not ended."""
+        return self._expected.get(run_id)
+
+    def ended(self, run_id: str, ended: Ended) -> None:
+        """A run has durably ended in this process."""
+        future = self._expected.pop(run_id, None)
+        if future is not None and not future.done():
+            future.set_result(ended)
+        self._wake(run_id)
+
+    def unexpect(self, run_id: str) -> None:
+        """The run will go on elsewhere; whoever expects it waits by way of the database."""
+        future = self._expected.pop(run_id, None)
+        if future is not None and not future.done():
+            future.cancel()
+
+    def fail(self, cause: BaseException) -> None:
+        """This process executes nothing any more: whoever waits for a run of it learns why."""
+        expected, self._expected = self._expected, {}
+        for future in expected.values():
+            if not future.done():
+                future.set_exception(cause)
+
+    async def changed(self, run_id: str) -> None:
+        """Wait until the run may have ended or become blocked. Register before you look, or you miss it."""
+        future = self._waiting.get(run_id)
+        if future is None:
+            future = self._waiting[run_id] = asyncio.get_running_loop().create_future()
+        self._waiters[run_id] += 1
+        self._store.watch(True)
+        try:
+            await asyncio.shield(future)
+        finally:
+            self._waiters[run_id] -= 1
+            if not self._waiters[run_id]:
+                del self._waiters[run_id]
+                self._waiting.pop(run_id, None)
+            if not self._waiters:
+                self._store.watch(False)
+
+    def poke(self) -> None:
+        """Another process has written something."""
+        if self._waiting:
+            self._ticker.poke()
+
+    async def _look(self) -> None:
+        if self._waiting:
+            for run_id, _ in await self._store.ended_among(list(self._waiting)):
+                self._wake(run_id)
+
+    def _wake(self, run_id: str) -> None:
+        future = self._waiting.pop(run_id, None)
+        if future is not None and not future.done():
+            future.set_result(None)

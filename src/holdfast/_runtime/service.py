@@ -1,0 +1,71 @@
+"""The one contract of everything that runs in the background.
+
+`start` returns when the service works; `stop` returns when nothing of it runs any more. Services are started in one
+order and stopped in the reverse one. Neither is called twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from holdfast._runtime.events import ENGINE_LOG
+from holdfast.errors import HoldfastError
+
+
+class Service(Protocol):
+    """Something with a beginning and an end."""
+
+    async def start(self) -> None:
+        """Begin to work."""
+        ...
+
+    async def stop(self) -> None:
+        """End, leaving nothing behind."""
+        ...
+
+
+class Ticker:
+    """A service that does one thing again and again, at most once at a time.
+
+    Args:
+        name: for logs.
+        period: seconds between the end of one turn and the next.
+        turn: what to do. A passing error is logged and tried again in the next turn.
+    """
+
+    def __init__(self, name: str, *, period: float, turn: Callable[[], Awaitable[object]]) -> None:
+        self._name = name
+        self._period = period
+        self._turn = turn
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin; the first turn comes at once."""
+        self._task = asyncio.create_task(self._work(), name=f"holdfast-{self._name}")
+
+    def poke(self) -> None:
+        """Do not wait for the period."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """End, in the middle of a turn if need be."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _work(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self._turn()
+            except HoldfastError as error:
+                ENGINE_LOG.warning("%s: %s", self._name, error)
+            except Exception:
+                ENGINE_LOG.exception("%s failed; it goes on", self._name)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._period)

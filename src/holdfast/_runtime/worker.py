@@ -1,0 +1,163 @@
+"""A worker: the services that make this process execute runs, started and stopped in one order.
+
+    start:  recovery (lease, the dead) -> watchdog -> parking -> dispatcher
+    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> parking -> watchdog -> recovery -> lease given back
+
+If the process dies instead, its lock goes with it and the next worker takes over: nothing here is needed for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from holdfast._flow.definitions import Workflow
+from holdfast._model.records import RunEnded, RunRow
+from holdfast._runtime.dispatcher import Dispatcher
+from holdfast._runtime.events import ENGINE_LOG, Events
+from holdfast._runtime.executor import Executor, ExecutorOptions
+from holdfast._runtime.recovery import LeaseOptions, Recovery
+from holdfast._runtime.results import Ended, Results
+from holdfast._runtime.service import Service, Ticker
+from holdfast._runtime.watchdog import Watchdog
+from holdfast._store.journal import Journal
+from holdfast._store.port import Store
+from holdfast._world import World
+from holdfast.errors import StoreError
+
+PARK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a process executes runs.
+
+    Args:
+        execution: bounds of the execution.
+        lease: how death is noticed.
+        stop_timeout: seconds for steps under way when the worker stops; then they are cancelled and run again later.
+        blocked_after: seconds after which a workflow that blocks the event loop is reported.
+    """
+
+    execution: ExecutorOptions = field(default_factory=ExecutorOptions)
+    lease: LeaseOptions = field(default_factory=LeaseOptions)
+    stop_timeout: float = 25.0
+    blocked_after: float = 2.0
+
+
+class Worker:
+    """Executes runs in this process."""
+
+    def __init__(
+        self,
+        *,
+        workflows: Mapping[str, Workflow[..., Any]],
+        store: Store,
+        journal: Journal,
+        results: Results,
+        world: World,
+        events: Events,
+        options: WorkerOptions,
+    ) -> None:
+        self.id = world.new_id()
+        self.options = options
+        self._workflows = workflows
+        self._journal = journal
+        self._results = results
+        self.executor = Executor(
+            worker=self.id,
+            workflows=workflows,
+            journal=journal,
+            world=world,
+            events=events,
+            options=options.execution,
+            on_ended=self._ended,
+            on_left=self._left,
+        )
+        self.dispatcher = Dispatcher(
+            store=store, journal=journal, executor=self.executor, world=world, workflows=self.known
+        )
+        self.recovery = Recovery(
+            worker=self.id,
+            store=store,
+            journal=journal,
+            world=world,
+            options=options.lease,
+            workflows=self.known,
+            on_ready=self.dispatcher.poke,
+            on_fenced=self.broken,
+        )
+        self._store = store
+        self._services: list[Service] = [
+            self.recovery,
+            Watchdog(self.executor, world=world, seconds=options.blocked_after),
+            Ticker("parking", period=PARK_SECONDS, turn=self._park),
+        ]
+        self._started: list[Service] = []
+        self._stopping: asyncio.Task[None] | None = None
+
+    def known(self) -> tuple[str, ...]:
+        """The workflows that this worker knows."""
+        return tuple(self._workflows)
+
+    async def start(self) -> None:
+        """Enter the database and begin with what is there."""
+        self._store.watch(True)
+        for service in (*self._services, self.dispatcher):
+            await service.start()
+            self._started.append(service)
+
+    async def stop(self) -> None:
+        """Finish or release every run within `stop_timeout`, then leave."""
+        started, self._started = self._started, []
+        if self.dispatcher in started:
+            await self.dispatcher.stop()
+            started.remove(self.dispatcher)
+        if self._journal.broken is None:
+            await self._release_runs()
+        self.executor.close()
+        for service in reversed(started):
+            await service.stop()
+        if self.recovery in started and self._journal.broken is None:
+            await self.recovery.leave()
+
+    async def _release_runs(self) -> None:
+        self.executor.release_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.options.stop_timeout):
+                while self.executor.bodies_active and self.executor.live:
+                    await asyncio.sleep(0.01)
+        self.executor.abandon_all()
+        try:
+            async with asyncio.timeout(max(self.options.stop_timeout, 1.0)):
+                await self._journal.settle()
+        except TimeoutError:
+            ENGINE_LOG.error("worker %s leaves without release: the store does not answer; its runs wait", self.id)
+
+    def broken(self, cause: BaseException) -> None:
+        """The journal takes nothing from this worker any more: forget what it holds."""
+        ENGINE_LOG.critical("worker %s stops: %s", self.id, cause)
+        self.executor.close()
+        if isinstance(cause, StoreError):
+            self._results.fail(cause)
+
+    def changed(self) -> None:
+        """Another process has written something."""
+        self.dispatcher.poke()
+
+    async def _park(self) -> None:
+        self.executor.park_quiet()
+
+    def _ended(self, row: RunRow, record: RunEnded) -> None:
+        self._results.ended(row.id, Ended(record.state.value, record.output, record.error))
+        self.dispatcher.room_appeared()
+
+    def _left(self, row: RunRow, due_at: int | None) -> None:
+        self._results.unexpect(row.id)
+        if due_at is None:
+            self.dispatcher.room_appeared()
+        else:
+            self.dispatcher.due(due_at)

@@ -1,0 +1,295 @@
+"""The journal: the one door through which facts about runs enter the database.
+
+    append(record, then) ─> intake ─> batch ─> store.submit ─> durable ─> then(outcome)
+                              ^ gathers while earlier batches commit
+
+Group commit without linger: when a batch is on its way the next one gathers, so a lone record waits for nothing and a
+thousand records share one sync. Up to `store.pipeline` batches are under way, which keeps the store's writer busy while
+the event loop digests the previous acknowledgement.
+
+What can go wrong, and what then:
+
+- The process dies before the commit is durable. Nobody was told, nothing is there: the facts did not happen.
+- It dies after the commit, before `then`. The facts are there, recovery finds them; a client that asks again with the
+  same id gets the same run.
+- The store fails for a passing reason (locked, disk full, connection lost). Every batch under way comes back, they are
+  submitted again in their order after a back-off, for as long as it takes. Nothing is acknowledged meanwhile and the
+  intake pushes back (`wait_for_room`, `has_room`); `trouble` says why.
+- One record cannot be stored. Its batch is undone as a whole, then halved until that record is alone. Only it is
+  refused, and with it the later records of the same run in that batch: a history has no holes.
+- This worker was declared dead (`Fenced`), or the store fails for good. Everything is refused, now and later;
+  `on_broken` tells the worker to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from holdfast._model.records import Outcome, Record
+from holdfast._store.port import Halted, Store
+from holdfast._world import World
+from holdfast.errors import Fenced, HoldfastError, InternalError, NotOpen, StoreError
+
+Then: TypeAlias = Callable[[Any, BaseException | None], object]
+"""Called once with a record's outcome after it is durable, or with the error that kept it out."""
+
+_Item: TypeAlias = tuple[Record, Then]
+_FATAL: Final = (Fenced, StoreError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalOptions:
+    """Bounds of the journal.
+
+    Args:
+        batch_max: records in one transaction.
+        intake_max: records that may wait; beyond it callers wait for room.
+        backoff_first_ms, backoff_max_ms: pause after a passing failure, doubled up to the bound.
+    """
+
+    batch_max: int = 4096
+    intake_max: int = 32_768
+    backoff_first_ms: int = 20
+    backoff_max_ms: int = 2_000
+
+
+class Journal:
+    """Accepts records on one event loop and tells each caller when its record is durable."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        world: World,
+        options: JournalOptions | None = None,
+        pipeline: int = 2,
+        on_trouble: Callable[[StoreError | None], object],
+        on_broken: Callable[[BaseException], object],
+    ) -> None:
+        self.worker: str | None = None
+        self.trouble: StoreError | None = None
+        self.broken: BaseException | None = None
+        self.committed = 0
+        self._store = store
+        self._world = world
+        self._options = options or JournalOptions()
+        self._pipeline = pipeline
+        self._on_trouble = on_trouble
+        self._on_broken = on_broken
+        self._intake: list[_Item] = []
+        self._under_way: deque[list[_Item]] = deque()
+        self._returned: list[list[_Item]] = []
+        self._backoff_ms = 0
+        self._flush_due = False
+        self._backing_off = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting_for_room: deque[asyncio.Future[None]] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+
+    # Callers.
+
+    def append(self, record: Record, then: Then) -> None:
+        """Accept a record; never waits. Call on the event loop. `then` is called there, too, and exactly once."""
+        self._intake.append((record, then))
+        if not self._flush_due:
+            self._flush_due = True
+            loop = self._loop or self._bind()
+            loop.call_soon(self.flush)
+
+    async def write(self, record: Record) -> Any:
+        """Accept a record when there is room, and return its outcome once it is durable.
+
+        Cancelling the caller does not take the record back.
+
+        Raises:
+            StoreError: the record could not be stored.
+        """
+        await self.wait_for_room()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def then(outcome: Outcome, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(outcome)
+            else:
+                future.set_exception(error)
+
+        self.append(record, then)
+        return await future
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the intake is below its bound."""
+        return len(self._intake) < self._options.intake_max
+
+    async def wait_for_room(self) -> None:
+        """Wait while the intake is full."""
+        while not self.has_room and self.broken is None:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting_for_room.append(future)
+            await future
+
+    async def settle(self) -> None:
+        """Wait until everything that was accepted is durable or refused."""
+        while self._intake or self._under_way or self._returned:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(future)
+            self.flush()
+            await future
+
+    # Batches.
+
+    def flush(self) -> None:
+        """Send what has gathered, as far as the pipeline has room."""
+        self._flush_due = False
+        if self.broken is not None:
+            self._refuse_all(self.broken)
+            return
+        options = self._options
+        while self._intake and len(self._under_way) < self._pipeline and not self._backing_off:
+            if len(self._intake) <= options.batch_max:
+                items, self._intake = self._intake, []
+            else:
+                items, self._intake = self._intake[: options.batch_max], self._intake[options.batch_max :]
+            self._submit(items)
+        while self._waiting_for_room and self.has_room:
+            _release(self._waiting_for_room.popleft())
+
+    def _submit(self, items: list[_Item]) -> None:
+        self._under_way.append(items)
+        self._store.submit([record for record, _ in items], worker=self.worker, done=self._done)
+
+    def _done(self, outcomes: Sequence[Outcome] | None, error: BaseException | None) -> None:
+        items = self._under_way.popleft()
+        if error is not None:
+            self._failed(items, error)
+            return
+        self.committed += 1
+        if self.trouble is not None:
+            self._recovered()
+        if outcomes is None:
+            for _, then in items:
+                then(None, None)
+        else:
+            for (_, then), outcome in zip(items, outcomes, strict=True):
+                then(outcome, None)
+        self.flush()
+        self._wake_idle()
+
+    def _failed(self, items: list[_Item], error: BaseException) -> None:
+        """Collect the batches that come back until none is under way, then decide by the first error."""
+        if not isinstance(error, Halted) and not self._returned:
+            self._cause = error
+        self._returned.append(items)
+        if self._under_way:
+            return
+        returned, self._returned = self._returned, []
+        cause = self._cause
+        if isinstance(cause, HoldfastError) and cause.retryable:
+            self._later(returned, cause)
+        elif isinstance(cause, _FATAL) and not _is_about_a_record(cause):
+            self._break(returned, cause)
+        else:
+            self._split(returned, cause)
+
+    _cause: BaseException = InternalError("no batch has failed")
+
+    def _later(self, returned: list[list[_Item]], cause: HoldfastError) -> None:
+        if isinstance(cause, StoreError):
+            self.trouble = cause
+            self._on_trouble(cause)
+        options = self._options
+        self._backoff_ms = min(self._backoff_ms * 2 or options.backoff_first_ms, options.backoff_max_ms)
+        self._backing_off = True
+
+        def again() -> None:
+            self._backing_off = False
+            self._store.proceed()
+            for items in returned:
+                self._submit(items)
+            self.flush()
+
+        self._world.call_later(self._backoff_ms * 1000, again)
+
+    def _recovered(self) -> None:
+        self.trouble = None
+        self._backoff_ms = 0
+        self._on_trouble(None)
+
+    def _split(self, returned: list[list[_Item]], cause: BaseException) -> None:
+        """Halve the batch that failed; the store applies the parts in order, so only the bad record stays out."""
+        self._store.proceed()
+        first, *rest = returned
+        if len(first) == 1:
+            record, then = first[0]
+            bad_run = _run_of(record)
+            then(None, cause)
+            for items in rest:
+                self._submit_without(items, bad_run, cause)
+        else:
+            middle = len(first) // 2
+            self._halves(first[:middle], first[middle:], rest)
+        self.flush()
+        self._wake_idle()
+
+    def _halves(self, first: list[_Item], second: list[_Item], rest: list[list[_Item]]) -> None:
+        for items in (first, second, *rest):
+            self._submit(items)
+
+    def _submit_without(self, items: list[_Item], bad_run: object, cause: BaseException) -> None:
+        kept: list[_Item] = []
+        for item in items:
+            if bad_run is not None and _run_of(item[0]) == bad_run:
+                item[1](None, cause)
+            else:
+                kept.append(item)
+        if kept:
+            self._submit(kept)
+
+    def _break(self, returned: list[list[_Item]], cause: BaseException) -> None:
+        self.broken = cause
+        for items in returned:
+            for _, then in items:
+                then(None, cause)
+        self._refuse_all(cause)
+        self._on_broken(cause)
+
+    def _refuse_all(self, cause: BaseException) -> None:
+        while self._intake:
+            items, self._intake = self._intake, []
+            for _, then in items:
+                then(None, cause)
+        while self._waiting_for_room:
+            _release(self._waiting_for_room.popleft())
+        self._wake_idle()
+
+    def _wake_idle(self) -> None:
+        if not (self._intake or self._under_way or self._returned):
+            waiting, self._idle = self._idle, []
+            for future in waiting:
+                _release(future)
+
+    def _bind(self) -> asyncio.AbstractEventLoop:
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise NotOpen("the journal is used outside of its event loop") from None
+        return self._loop
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _run_of(record: Record) -> object:
+    return getattr(record, "run", None) or getattr(record, "number", None)
+
+
+def _is_about_a_record(error: BaseException) -> bool:
+    return getattr(error, "code", "") == "record-refused"

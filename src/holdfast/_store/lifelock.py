@@ -1,0 +1,78 @@
+"""A file lock that a worker holds for life, so that others on this host notice its death at once.
+
+The kernel drops a flock when the last descriptor of its open file goes, however the process ends; a free lock is a dead
+worker. A forked child inherits the descriptor and would keep a dead parent's lock alive, so children close it: that
+does not release the parent's. The files lie beside the database, `<database>-worker-<id>`, and are removed by the
+worker when it leaves or by whoever buries it. Removal is safe because ids are never used twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from holdfast.errors import InternalError
+
+
+class LifeLock:
+    """Held from construction until `release`, or until the process is gone."""
+
+    def __init__(self, database: Path, worker: str) -> None:
+        self._path = _path(database, worker)
+        self._descriptor: int | None = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        _HELD.add(self)
+
+    def release(self) -> None:
+        """Remove the file and let the lock go. May be called twice."""
+        if self._descriptor is None:
+            return
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def abandon(self) -> None:
+        """In a forked child: close the inherited descriptor without touching the parent's lock."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def is_free(database: Path, worker: str) -> bool:
+    """Whether nobody holds the lock of `worker`: its process is gone."""
+    try:
+        descriptor = os.open(_path(database, worker), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def remove(database: Path, worker: str) -> None:
+    """Remove the file of a buried worker."""
+    _path(database, worker).unlink(missing_ok=True)
+
+
+def _path(database: Path, worker: str) -> Path:
+    if not worker.isalnum():
+        raise InternalError(f"worker id {worker!r} cannot be part of a file name")
+    return database.with_name(f"{database.name}-worker-{worker}")
+
+
+# The one module-level mutable object here: fork handlers are registered per process and cannot be taken back.
+_HELD: weakref.WeakSet[LifeLock] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for lock in list(_HELD):
+        lock.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

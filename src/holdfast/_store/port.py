@@ -1,0 +1,162 @@
+"""The port: what the rest of the engine may ask of a store, whatever the database.
+
+A store knows rows and records, never workflow code. Writing has one door, `submit`: a batch of records in one
+transaction. Reading is short and never blocks writing. Only leases and migrations are written by other methods.
+`holdfast.testing.store_conformance` is the suite that every store passes.
+
+The contract of `submit`, on which the journal builds:
+
+- Batches are applied in the order submitted. All of a batch becomes durable, or nothing of it.
+- `done` is called exactly once per batch, on the event loop, after the commit is durable, or with the error.
+- After a batch failed, the store refuses every later batch (`Halted`) until `proceed` is called: otherwise a later
+  batch could land before the earlier one is tried again, and a history would have a hole.
+- A `Fenced` error means that this worker was declared dead: nothing that it submits will be written any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from holdfast._model.records import EntryRecorded, Outcome, Record
+from holdfast._model.runinfo import RunDetail, StateCount
+from holdfast.errors import StoreError
+
+Done: TypeAlias = Callable[[Sequence[Outcome] | None, BaseException | None], object]
+"""Called with the outcomes of a batch (none: every outcome is none), or with the error that undid it."""
+
+
+class Halted(StoreError):
+    """An earlier batch failed; this one was not tried."""
+
+    code = "halted"
+    retryable = True
+
+
+class RecordRefused(StoreError):
+    """A record contradicts what is stored, such as a second outcome for an entry."""
+
+    code = "record-refused"
+
+
+class WorkerRow(NamedTuple):
+    """A worker as the database knows it."""
+
+    id: str
+    host: str
+    pid: int
+    state: str
+    started_at: int
+    lease_until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunQuery:
+    """Which runs a listing or a count wants. Newest first; `before` is the `number` that ends the previous page."""
+
+    states: tuple[str, ...] = ()
+    workflow: str | None = None
+    attributes: tuple[tuple[str, str | int | float], ...] = ()
+    id_prefix: str | None = None
+    created_from: int | None = None
+    created_before: int | None = None
+    before: int | None = None
+
+
+class Store(Protocol):
+    """A database that keeps runs. `pipeline` is how many batches it wants to have under way."""
+
+    pipeline: int
+
+    async def open(self, *, on_change: Callable[[], object]) -> None:
+        """Open and migrate. `on_change` is called on the loop when another process may have written (a hint)."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was submitted and let go of everything. May be called twice."""
+        ...
+
+    def submit(self, batch: Sequence[Record], *, worker: str | None, done: Done) -> None:
+        """Apply a batch in one transaction, first asserting the lease of `worker` where one is given."""
+        ...
+
+    def proceed(self) -> None:
+        """Accept batches again after a failed one."""
+        ...
+
+    def watch(self, active: bool) -> None:
+        """Whether somebody waits for other processes: look for their writes often, or seldom."""
+        ...
+
+    async def register_worker(self, worker: str, *, now: int, lease_until: int) -> None:
+        """Enter a new worker. It is alive as long as this process, or until its lease lapses."""
+        ...
+
+    async def renew_lease(self, worker: str, *, lease_until: int) -> bool:
+        """Prolong the lease; false when the worker was declared dead."""
+        ...
+
+    async def leave(self, worker: str, *, now: int) -> None:
+        """The worker has let go of its runs and is gone."""
+        ...
+
+    async def dead_workers(self, *, now: int) -> list[str]:
+        """Workers that are entered as live but whose process is gone or whose lease has lapsed."""
+        ...
+
+    async def buried(self, worker: str) -> None:
+        """Clean up behind a worker that was declared dead."""
+        ...
+
+    async def forget_workers(self, *, before: int) -> None:
+        """Delete the rows of workers that are gone since before this instant."""
+        ...
+
+    async def workers(self) -> list[WorkerRow]:
+        """Every worker that is remembered, oldest first."""
+        ...
+
+    async def histories(self, numbers: Sequence[int]) -> dict[int, list[EntryRecorded]]:
+        """The entries of several runs at once, each run's by `seq`; runs without any are left out."""
+        ...
+
+    async def detail(self, run_id: str) -> RunDetail | None:
+        """A run's row, or none."""
+        ...
+
+    async def list_runs(self, query: RunQuery, *, limit: int) -> list[RunDetail]:
+        """Rows that match, newest first."""
+        ...
+
+    async def count_runs(self, query: RunQuery) -> int:
+        """How many rows match."""
+        ...
+
+    async def state_counts(self) -> list[StateCount]:
+        """How many runs of each workflow are in each state."""
+        ...
+
+    async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Those of the runs that have ended, with their states."""
+        ...
+
+    async def requests_of(self, worker: str) -> list[tuple[int, str]]:
+        """Requests (`cancel`, `pause`) about runs that this worker holds."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """The earliest instant at which a scheduled or waiting run is due."""
+        ...
+
+    async def has_ready(self, workflows: Sequence[str]) -> bool:
+        """Whether a run of one of these workflows waits for a worker."""
+        ...
+
+    async def has_blocked(self, worker: str, workflows: Sequence[str]) -> bool:
+        """Whether a run is blocked that another worker than this found not to match its code."""
+        ...
+
+    async def check(self) -> dict[str, Any]:
+        """Facts for `holdfast doctor`."""
+        ...

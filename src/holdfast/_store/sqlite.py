@@ -1,0 +1,364 @@
+"""The SQLite store: one writer thread, one reader thread, one file.
+
+    event loop ── submit ──> writer thread:  turn [ BEGIN IMMEDIATE · fence · records · COMMIT (· checkpoint) ]
+         ^                        │
+         └──────── done ──────────┘          reader thread: short reads, query_only
+
+Every commit and every checkpoint of ours happens inside the file's turnstile (see `turnstile.py` for why). The writer
+asserts the worker's lease inside the transaction that it is about to write: a worker loses its runs only in the
+transaction that declares it dead, so either that one comes first and this batch is refused, or this batch comes first
+and is history when the runs are taken over. There is no moment between.
+
+While the writer is idle it looks at `PRAGMA data_version` (3 to 4 us), which changes when another connection has
+committed. That is a hint that makes other processes' work visible within milliseconds; the runtime's slow poll is the
+truth.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from holdfast._model.records import EntryRecorded, Outcome, Record
+from holdfast._model.runinfo import RunDetail, StateCount
+from holdfast._store import lifelock
+from holdfast._store.migrate import migrate
+from holdfast._store.port import Done, Halted, RecordRefused, RunQuery, WorkerRow
+from holdfast._store.sqlfile import load
+from holdfast._store.sqlite_apply import Applier
+from holdfast._store.sqlite_doctor import examine
+from holdfast._store.sqlitefile import SqliteFile, translate
+from holdfast._store.thread import StoreThread
+from holdfast._store.uri import SqliteUri
+from holdfast._world import World
+from holdfast.errors import Fenced, InternalError, NotOpen
+
+WATCH_SECONDS: Final = 0.005
+"""How often another process's writes are looked for while somebody waits for them."""
+IDLE_SECONDS: Final = 1.0
+"""How often while nobody does."""
+IDENTITY_CHECK_SECONDS: Final = 1.0
+
+_json = msgspec.json.Encoder()
+_entries = msgspec.json.Decoder(list[EntryRecorded])
+_ABOUT_A_RECORD = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    OverflowError,
+    UnicodeEncodeError,
+)
+
+
+class SqliteStore:
+    """Part of the `Store` protocol: see `port.py`.
+
+    Args:
+        uri: the database and its options.
+        world: for the instants of migrations.
+        create: whether a missing file is created.
+    """
+
+    pipeline = 2
+
+    def __init__(self, uri: SqliteUri, *, world: World) -> None:
+        self.uri = uri
+        self._world = world
+        self._sql = load("sqlite.sql")
+        self._file: SqliteFile | None = None
+        self._writer: StoreThread | None = None
+        self._reader: StoreThread | None = None
+        self._locks: dict[str, lifelock.LifeLock] = {}
+        self._watch = False
+        # Owned by the writer thread:
+        self._connection: sqlite3.Connection | None = None
+        self._applier: Applier | None = None
+        self._halted = False
+        self._data_version = 0
+        self._on_change: Callable[[], object] = _nothing
+
+    # Life.
+
+    async def open(self, *, on_change: Callable[[], object]) -> None:
+        self._on_change = on_change
+        file = self._file = SqliteFile(self.uri)
+        writer = self._writer = StoreThread("holdfast-writer", on_quiet=self._look)
+        try:
+            await writer.call(self._open_writer, file)
+        except BaseException:
+            await self.close()
+            raise
+        self._reader = writer if file.memory else StoreThread("holdfast-reader")
+        self.watch(False)
+
+    def _open_writer(self, file: SqliteFile) -> None:
+        connection = self._connect(file)
+        migrate(connection, file.turnstile, now_us=self._world.now_us())
+        self._data_version = self._read_data_version()
+
+    def _connect(self, file: SqliteFile) -> sqlite3.Connection:
+        connection = self._connection = file.writer()
+        connection.row_factory = sqlite3.Row
+        self._applier = Applier(connection, self._sql)
+        return connection
+
+    async def close(self) -> None:
+        file, self._file = self._file, None
+        writer, self._writer = self._writer, None
+        reader, self._reader = self._reader, None
+        if reader is not None and reader is not writer and file is not None:
+            await reader.call(file.close_thread)
+            await reader.stop()
+        if writer is not None and file is not None:
+            await writer.call(file.close)
+            await writer.stop()
+        for lock in self._locks.values():
+            lock.release()
+        self._locks.clear()
+
+    # Writing.
+
+    def submit(self, batch: Sequence[Record], *, worker: str | None, done: Done) -> None:
+        writer = self._open_thread(self._writer)
+        writer.post(lambda: self._commit(batch, worker, done))
+
+    def proceed(self) -> None:
+        def work() -> None:
+            self._halted = False
+
+        self._open_thread(self._writer).post(work)
+
+    def _commit(self, batch: Sequence[Record], worker: str | None, done: Done) -> None:
+        """In the writer thread: one batch, one transaction, one answer."""
+        writer = self._open_thread(self._writer)
+        if self._halted:
+            writer.answer(done, None, Halted("an earlier batch failed"))
+            return
+        try:
+            outcomes = self._transact(batch, worker)
+        except BaseException as error:
+            self._halted = True
+            writer.answer(done, None, self._explain(error))
+        else:
+            writer.answer(done, outcomes, None)
+            self._look()
+
+    def _transact(self, batch: Sequence[Record], worker: str | None) -> Sequence[Outcome] | None:
+        connection, applier, file = self._connection, self._applier, self._file
+        if connection is None or applier is None or file is None:
+            raise InternalError("the writer thread has no connection")
+        with file.turnstile.turn():
+            connection.execute("begin immediate")
+            try:
+                if worker is not None and connection.execute(self._sql["fence"], (worker,)).fetchone() is None:
+                    raise Fenced(
+                        f"worker {worker} was declared dead; its batch of {len(batch)} records was refused",
+                        hint="the process was stopped for longer than its lease; its runs go on elsewhere",
+                    )
+                outcomes = applier.apply(batch)
+                connection.execute("commit")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                raise
+        return outcomes
+
+    def _explain(self, error: BaseException) -> BaseException:
+        if isinstance(error, _ABOUT_A_RECORD):
+            return RecordRefused(f"SQLite refused a record: {error}")
+        if isinstance(error, sqlite3.Error):
+            return translate(error, self.uri.path)
+        return error
+
+    # Noticing other processes.
+
+    def watch(self, active: bool) -> None:
+        self._watch = active
+        if self._writer is not None and self._file is not None and not self._file.memory:
+            self._writer.poll_seconds = WATCH_SECONDS if active else IDLE_SECONDS
+            self._writer.post(_nothing)  # so that the thread's wait begins anew with this period
+
+    def _look(self) -> None:
+        """In the writer thread: tell the loop when another connection has committed since the last look."""
+        if self._connection is None or self._writer is None or self._file is None or self._file.memory:
+            return
+        version = self._read_data_version()
+        if version != self._data_version:
+            self._data_version = version
+            self._writer.answer(self._on_change)
+
+    def _read_data_version(self) -> int:
+        if self._connection is None:
+            raise InternalError("the writer thread has no connection")
+        version: int = self._connection.execute("pragma data_version").fetchone()[0]
+        return version
+
+    # Workers.
+
+    async def register_worker(self, worker: str, *, now: int, lease_until: int) -> None:
+        if self.uri.path is not None:
+            self._locks[worker] = lifelock.LifeLock(self.uri.path, worker)
+        values = (worker, socket.gethostname(), os.getpid(), now, lease_until)
+        await self._write("register_worker", *values)
+
+    async def renew_lease(self, worker: str, *, lease_until: int) -> bool:
+        return await self._write("renew_lease", worker, lease_until) == 1
+
+    async def leave(self, worker: str, *, now: int) -> None:
+        await self._write("leave", worker, now)
+        lock = self._locks.pop(worker, None)
+        if lock is not None:
+            lock.release()
+
+    async def dead_workers(self, *, now: int) -> list[str]:
+        live = await self._rows(WorkerRow, "live_workers")
+        path = self.uri.path
+        if path is None:
+            return [row.id for row in live if row.lease_until < now and row.id not in self._locks]
+        return [
+            row.id
+            for row in live
+            if row.id not in self._locks and (row.lease_until < now or lifelock.is_free(path, row.id))
+        ]
+
+    async def buried(self, worker: str) -> None:
+        if self.uri.path is not None:
+            lifelock.remove(self.uri.path, worker)
+
+    async def forget_workers(self, *, before: int) -> None:
+        await self._write("forget_workers", before)
+
+    async def workers(self) -> list[WorkerRow]:
+        return await self._rows(WorkerRow, "workers")
+
+    async def _write(self, name: str, *values: Any) -> int:
+        """Leases only: one statement in a transaction of its own."""
+
+        def work() -> int:
+            file, connection = self._file, self._connection
+            if file is None or connection is None:
+                raise NotOpen("the store is closed")
+            with file.turnstile.turn():
+                return connection.execute(self._sql[name], values).rowcount
+
+        return await self._call(self._writer, work)
+
+    # Reading.
+
+    async def histories(self, numbers: Sequence[int]) -> dict[int, list[EntryRecorded]]:
+        text = await self._read(lambda c: c.execute(self._sql["histories"], (_text(numbers),)).fetchone()[0])
+        histories: dict[int, list[EntryRecorded]] = {}
+        for entry in _entries.decode(text):
+            histories.setdefault(entry.run, []).append(entry)
+        return histories
+
+    async def detail(self, run_id: str) -> RunDetail | None:
+        rows = await self._rows(RunDetail, "detail", run_id)
+        return rows[0] if rows else None
+
+    async def list_runs(self, query: RunQuery, *, limit: int) -> list[RunDetail]:
+        where, values = _conditions(query)
+        sql = self._sql["list_runs"].replace("{where}", where)
+        rows = await self._read(lambda c: c.execute(sql, (*values, limit)).fetchall())
+        return [RunDetail(*row) for row in rows]
+
+    async def count_runs(self, query: RunQuery) -> int:
+        where, values = _conditions(query)
+        sql = self._sql["count_runs"].replace("{where}", where)
+        count: int = await self._read(lambda c: c.execute(sql, values).fetchone()[0])
+        return count
+
+    async def state_counts(self) -> list[StateCount]:
+        return await self._rows(StateCount, "state_counts")
+
+    async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str]]:
+        rows = await self._read(lambda c: c.execute(self._sql["ended_among"], (_text(run_ids),)).fetchall())
+        return [(row["id"], row["state"]) for row in rows]
+
+    async def requests_of(self, worker: str) -> list[tuple[int, str]]:
+        rows = await self._read(lambda c: c.execute(self._sql["requests_of_worker"], (worker,)).fetchall())
+        return [(row["number"], row["request"]) for row in rows]
+
+    async def next_due(self) -> int | None:
+        due: int | None = await self._value("next_due")
+        return due
+
+    async def has_ready(self, workflows: Sequence[str]) -> bool:
+        return bool(await self._value("has_ready", _text(workflows)))
+
+    async def has_blocked(self, worker: str, workflows: Sequence[str]) -> bool:
+        return bool(await self._value("has_blocked", worker, _text(workflows)))
+
+    async def check(self) -> dict[str, Any]:
+        return await self._read(examine)
+
+    async def _rows(self, kind: Callable[..., Any], name: str, *values: Any) -> list[Any]:
+        rows = await self._read(lambda c: c.execute(self._sql[name], values).fetchall())
+        return [kind(**{key: row[key] for key in row.keys()}) for row in rows]
+
+    async def _value(self, name: str, *values: Any) -> Any:
+        return await self._read(lambda c: c.execute(self._sql[name], values).fetchone()[0])
+
+    async def _read(self, query: Callable[[sqlite3.Connection], Any]) -> Any:
+        file = self._file
+        if file is None:
+            raise NotOpen("the store is closed")
+
+        def work() -> Any:
+            with file.reading() as connection:
+                connection.row_factory = sqlite3.Row
+                return query(connection)
+
+        return await self._call(self._reader, work)
+
+    async def _call(self, thread: StoreThread | None, work: Callable[[], Any]) -> Any:
+        try:
+            return await self._open_thread(thread).call(work)
+        except sqlite3.Error as error:
+            raise translate(error, self.uri.path) from error
+
+    @staticmethod
+    def _open_thread(thread: StoreThread | None) -> StoreThread:
+        if thread is None:
+            raise NotOpen("the store is not open", hint="use it inside `async with app:`")
+        return thread
+
+
+def _conditions(query: RunQuery) -> tuple[str, list[Any]]:
+    """A `where` of fixed conditions; every value of the caller is bound."""
+    parts: list[str] = []
+    values: list[Any] = []
+
+    def add(condition: str, *bound: Any) -> None:
+        parts.append(condition)
+        values.extend(bound)
+
+    if query.states:
+        add(f"state in ({', '.join('?' * len(query.states))})", *query.states)
+    if query.workflow is not None:
+        add("workflow = ?", query.workflow)
+    if query.id_prefix is not None:
+        add("id >= ? and id < ?", query.id_prefix, query.id_prefix + "\U0010ffff")
+    if query.created_from is not None:
+        add("created_at >= ?", query.created_from)
+    if query.created_before is not None:
+        add("created_at < ?", query.created_before)
+    if query.before is not None:
+        add("number < ?", query.before)
+    for key, value in query.attributes:
+        add("number in (select run from holdfast_attributes where key = ? and value = ?)", key, value)
+    return (f"where {' and '.join(parts)}" if parts else ""), values
+
+
+def _text(value: object) -> str:
+    return _json.encode(value).decode()
+
+
+def _nothing() -> None:
+    """Nothing."""

@@ -1,0 +1,254 @@
+-- Every statement of the SQLite store, by name. `:now` is always a parameter; no statement reads a clock.
+
+-- name: fence
+-- Each batch of a worker asserts this first, in its transaction.
+select 1 from holdfast_workers where id = ? and state = 'live';
+
+-- name: next_number
+select coalesce(max(number), 0) + 1 from holdfast_runs;
+
+-- name: insert_runs
+-- `{rows}` is repeated for multi-row inserts. An id that is taken changes nothing.
+insert into holdfast_runs (
+    number, id, workflow, state, input, attributes, priority, seed, worker, created_at, due_at, started_at, timeout_us,
+    deadline_at
+) values {rows} on conflict (id) do nothing;
+
+-- name: run_of_id
+select number, workflow, input, state from holdfast_runs where id = ?;
+
+-- name: delete_run
+-- History and attributes follow by cascade. Only ended runs, ever.
+delete from holdfast_runs where id = ? and state in ('succeeded', 'failed', 'cancelled');
+
+-- name: insert_attributes
+insert into holdfast_attributes (key, value, run) values {rows};
+
+-- name: insert_entries
+-- An outcome replaces what is pending; an outcome that is recorded is never overwritten.
+insert into holdfast_history (
+    run, seq, after, ordinal, kind, name, state, input, output, error, attempts, started_at, finished_at, due_at
+) values {rows}
+on conflict (run, seq) do update set
+    ordinal = excluded.ordinal, state = excluded.state, output = excluded.output, error = excluded.error,
+    attempts = excluded.attempts, started_at = excluded.started_at, finished_at = excluded.finished_at,
+    due_at = excluded.due_at
+where holdfast_history.state = 'pending';
+
+-- name: end_run
+-- `{rows}`: number, worker, state, output, error, failed_at, ended_at.
+update holdfast_runs set
+    state = v.column3, output = v.column4, error = v.column5, failed_at = v.column6, ended_at = v.column7,
+    worker = null, request = null, due_at = null, claims = 0
+from (values {rows}) as v
+where number = v.column1 and worker = v.column2 and holdfast_runs.state = 'running';
+
+-- name: close_pending
+update holdfast_history set state = 'cancelled' where run = ? and state = 'pending';
+
+-- name: continue_run
+-- A new generation starts when it is claimed again; its claim sets the start.
+update holdfast_runs set
+    state = 'ready', input = ?3, seed = ?4, generation = generation + 1, worker = null, started_at = null,
+    claims = 0, failed_at = null
+where number = ?1 and worker = ?2 and state = 'running';
+
+-- name: delete_history
+delete from holdfast_history where run = ?;
+
+-- name: park_run
+-- `{rows}`: number, worker, due_at. A request that came meanwhile wakes the run at once.
+update holdfast_runs set
+    state = case when request is null then 'waiting' else 'ready' end,
+    due_at = case when request is null then v.column3 end, worker = null, claims = 0
+from (values {rows}) as v
+where number = v.column1 and worker = v.column2 and state = 'running';
+
+-- name: release_run
+update holdfast_runs set state = 'ready', worker = null, claims = max(claims - 1, 0)
+where number = ?1 and worker = ?2 and state = 'running';
+
+-- name: block_run
+-- `worker` keeps who found it blocked, so that another one may try.
+update holdfast_runs set state = 'blocked', reason = ?3, error = ?4, request = null
+where number = ?1 and worker = ?2 and state = 'running';
+
+-- name: pause_run
+update holdfast_runs set state = 'paused', worker = null, request = null, claims = 0
+where number = ?1 and worker = ?2 and state = 'running';
+
+-- name: request_row
+select number, state, worker, request, started_at, failed_at from holdfast_runs where id = ?;
+
+-- name: cancel_now
+update holdfast_runs set state = 'cancelled', ended_at = ?2, due_at = null, worker = null, request = null, reason = null
+where number = ?1;
+
+-- name: request_of_owner
+update holdfast_runs set request = ?2 where number = ?1;
+
+-- name: wake_with_request
+update holdfast_runs set state = 'ready', due_at = null, worker = null, request = ?2, reason = null, error = null
+where number = ?1;
+
+-- name: pause_now
+-- `due_at` stays: a scheduled run that is resumed early waits on.
+update holdfast_runs set state = 'paused', worker = null where number = ?1;
+
+-- name: resume_run
+-- A run that had ended gets its time anew.
+update holdfast_runs set
+    state = case when started_at is null and due_at > ?2 then 'scheduled' else 'ready' end,
+    due_at = case when started_at is null and due_at > ?2 then due_at end,
+    worker = null, request = null, reason = null, error = null, output = null, claims = 0, ended_at = null,
+    failed_at = null,
+    deadline_at = case
+        when timeout_us is null or ended_at is null or started_at is null then deadline_at
+        else ?2 + timeout_us
+    end
+where number = ?1;
+
+-- name: cancel_ordinal
+-- Where the run was told to stop; what it did from there on was clean-up.
+select min(ordinal) from holdfast_history where run = ? and kind in ('cancel', 'deadline');
+
+-- name: drop_entries_from
+-- Goes back to before delivery ?2: that outcome, and all that was called after it was seen.
+delete from holdfast_history where run = ?1 and (ordinal = ?2 or after >= ?2);
+
+-- name: reopen_pending
+update holdfast_history set state = 'pending' where run = ? and state = 'cancelled' and ordinal is null;
+
+-- name: fork_source
+select number, workflow, input, attributes, priority, seed, started_at, timeout_us from holdfast_runs where id = ?;
+
+-- name: entry_after
+select after from holdfast_history where run = ? and seq = ?;
+
+-- name: fork_run
+insert into holdfast_runs (
+    number, id, workflow, state, input, attributes, priority, seed, created_at, started_at, timeout_us, deadline_at,
+    forked_from
+) values (?, ?, ?, 'ready', ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: fork_history
+-- What was called before entry ?3, and what had come from outside before it.
+insert into holdfast_history (
+    run, seq, after, ordinal, kind, name, state, input, output, error, attempts, started_at, finished_at, due_at
+)
+select ?2, seq, after, ordinal, kind, name, state, input, output, error, attempts, started_at, finished_at, due_at
+from holdfast_history
+where run = ?1 and state in ('succeeded', 'failed') and ((seq between 0 and ?3 - 1) or (seq < 0 and ordinal <= ?4));
+
+-- name: fork_entry
+insert into holdfast_history (
+    run, seq, after, ordinal, kind, name, state, input, output, attempts, started_at, finished_at
+)
+select ?2, seq, after, ordinal, kind, name, 'succeeded', input, ?4, attempts, started_at, finished_at
+from holdfast_history where run = ?1 and seq = ?3;
+
+-- name: fork_attributes
+insert into holdfast_attributes (key, value, run) select key, value, ?2 from holdfast_attributes where run = ?1;
+
+-- name: bury_worker
+update holdfast_workers set state = 'dead' where id = ? and state = 'live';
+
+-- name: orphan_runs
+update holdfast_runs set state = 'ready', worker = null where worker = ? and state = 'running';
+
+-- name: unblock_runs
+update holdfast_runs set state = 'ready', reason = null, error = null, worker = null
+where state = 'blocked' and reason = 'nondeterminism' and worker is not ?1
+    and workflow in (select value from json_each(?2));
+
+-- name: wake_due
+-- Bounded, so that a million timers due at once do not hold the write lock.
+update holdfast_runs set state = 'ready', due_at = null
+where number in (select number from holdfast_runs where due_at <= ?1 order by due_at limit ?2)
+    and state in ('scheduled', 'waiting');
+
+-- name: claim
+-- One row, a JSON array of numbers: fetching row by row would hand the interpreter lock over for each.
+select json_group_array(number) from (
+    select number from holdfast_runs
+    where state = 'ready' and workflow in (select value from json_each(?1))
+    order by priority desc, number limit ?2
+);
+
+-- name: claim_runs
+-- The deadline starts with the first claim.
+update holdfast_runs set
+    state = 'running', worker = ?2, claims = claims + 1, started_at = coalesce(started_at, ?3),
+    deadline_at = coalesce(deadline_at, case when started_at is null then ?3 + timeout_us end)
+where number in (select value from json_each(?1));
+
+-- name: claimed_rows
+select json_group_array(json_array(
+    number, id, workflow, input, seed, generation, claims, request, created_at, started_at, deadline_at,
+    json(iif(exists (select 1 from holdfast_history where run = holdfast_runs.number), 'true', 'false'))
+)) from holdfast_runs where number in (select value from json_each(?1));
+
+-- name: histories
+-- Every entry of the given runs, as one JSON array.
+select json_group_array(json_array(
+    run, seq, after, ordinal, kind, name, state, input, output, error, attempts, started_at, finished_at, due_at
+)) from (
+    select * from holdfast_history where run in (select value from json_each(?)) order by run, seq
+);
+
+-- name: detail
+select number, id, workflow, state, input, output, error, reason, attributes, priority, worker, request, generation,
+    claims, forked_from, created_at, due_at, started_at, ended_at, deadline_at
+from holdfast_runs where id = ?;
+
+-- name: list_runs
+-- `{where}` is made of fixed conditions with bound values.
+select number, id, workflow, state, input, output, error, reason, attributes, priority, worker, request, generation,
+    claims, forked_from, created_at, due_at, started_at, ended_at, deadline_at
+from holdfast_runs {where} order by number desc limit ?;
+
+-- name: count_runs
+select count(*) from holdfast_runs {where};
+
+-- name: state_counts
+select workflow, state, count(*) as runs from holdfast_runs group by workflow, state order by workflow, state;
+
+-- name: ended_among
+select id, state from holdfast_runs
+where id in (select value from json_each(?)) and state in ('succeeded', 'failed', 'cancelled');
+
+-- name: requests_of_worker
+select number, request from holdfast_runs where worker = ? and state = 'running' and request is not null;
+
+-- name: next_due
+select min(due_at) from holdfast_runs where due_at is not null and state in ('scheduled', 'waiting');
+
+-- name: has_ready
+select exists (
+    select 1 from holdfast_runs where state = 'ready' and workflow in (select value from json_each(?))
+);
+
+-- name: has_blocked
+select exists (
+    select 1 from holdfast_runs where state = 'blocked' and reason = 'nondeterminism' and worker is not ?1
+        and workflow in (select value from json_each(?2))
+);
+
+-- name: register_worker
+insert into holdfast_workers (id, host, pid, state, started_at, lease_until) values (?, ?, ?, 'live', ?, ?);
+
+-- name: renew_lease
+update holdfast_workers set lease_until = ?2 where id = ?1 and state = 'live';
+
+-- name: leave
+update holdfast_workers set state = 'left', lease_until = ?2 where id = ?1 and state = 'live';
+
+-- name: forget_workers
+-- Rows of workers that are gone are kept for a while, for whoever looks into what happened.
+delete from holdfast_workers where state != 'live' and lease_until < ?;
+
+-- name: live_workers
+select id, host, pid, state, started_at, lease_until from holdfast_workers where state = 'live';
+
+-- name: workers
+select id, host, pid, state, started_at, lease_until from holdfast_workers order by started_at;

@@ -1,0 +1,70 @@
+"""The outside world: clock, ids, entropy. The only file that touches them.
+
+Everything else receives a `World`, so that a test can put another one in its place and a run of the
+whole engine becomes a function of its inputs. Instants are integer microseconds UTC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+class World(Protocol):
+    """What the engine may know of the world around it."""
+
+    def now_us(self) -> int:
+        """The wall clock, in microseconds UTC. May jump in either direction."""
+        ...
+
+    def new_id(self) -> str:
+        """A new id of 26 characters; ids of later milliseconds sort later."""
+        ...
+
+    def seed(self) -> int:
+        """A fresh 63-bit number from the system's entropy."""
+        ...
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Call back on the running event loop in its next turn."""
+        ...
+
+    def call_later(self, delay_us: int, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call back on the running event loop after `delay_us`; returns what cancels it."""
+        ...
+
+
+class SystemWorld:
+    """The real one."""
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def new_id(self) -> str:
+        number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+        return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+
+    def seed(self) -> int:
+        return int.from_bytes(os.urandom(8), "big") >> 1
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        asyncio.get_running_loop().call_soon(callback)
+
+    def call_later(self, delay_us: int, callback: Callable[[], object]) -> Callable[[], None]:
+        return asyncio.get_running_loop().call_later(delay_us / 1_000_000, callback).cancel
+
+
+def block(seconds: float) -> Awaitable[None]:
+    """Block the calling thread; the awaitable returned is done already."""
+    time.sleep(seconds)
+    return _Done()
+
+
+class _Done:
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
