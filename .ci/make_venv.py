@@ -1,7 +1,7 @@
 """Create a virtual environment with pip in it: `python3 .ci/make_venv.py DIRECTORY`.
 
 The standard `venv` does this alone, except where a distribution ships Python without `ensurepip` (Debian without
-`python3-venv`). There pip itself is fetched from the package index: a wheel of pip can install itself. So a machine with
+`python3-venv`). There pip itself is fetched from the index: a wheel of pip can install itself. So a machine with
 nothing but `python3` and an index is enough. `PIP_INDEX_URL` and `PIP_CERT` are respected, as pip respects them.
 """
 

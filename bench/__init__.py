@@ -2,5 +2,5 @@
 
 Each engine is measured by a child process of its own that prints one JSON report (`measuring.Report`); the peers run in
 environments of their own. `report.py` puts the reports side by side, prints the table and writes `results.json`.
-Everything runs with `synchronous=FULL` on a real disk; a directory in memory is refused, because there a sync costs nothing.
+Everything runs with `synchronous=FULL` on a real disk; a directory in memory is refused: a sync costs nothing there.
 """

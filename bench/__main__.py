@@ -1,6 +1,6 @@
 """Runs every benchmark in a process of its own and reports: `python -m bench`, or better `make bench`.
 
-The floor is measured first and again last, so that a machine whose disk changes its mind on the way shows in the spread.
+The floor is measured first and again last: a disk that changes its mind on the way shows in the spread.
 """
 
 from __future__ import annotations

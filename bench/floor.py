@@ -1,7 +1,7 @@
 """The floor: what the disk and plain SQLite can do, with nothing of ours in between.
 
-Three figures: a bare `fdatasync` after writing one page; one row committed with `synchronous=FULL` in WAL mode, which is
-the least that one durable step can cost; and `executemany` in transactions of 1,000 rows, which bounds what any group
+Three figures: a bare `fdatasync` after writing one page; one row committed with `synchronous=FULL` in WAL mode, the
+least that one durable step can cost; and `executemany` in transactions of 1,000 rows, which bounds what any group
 commit can reach. Rows have the size of a small journal entry.
 """
 

@@ -2,17 +2,18 @@
 
 Only the public surface is used. Each sample has a fresh database and a fresh app. Two measures need a word:
 
-- *sequential*: the body of step n + 1 begins when step n is durable, so the distance between two bodies is what one durable
-  step costs, commit and engine together. The sample is the median over a run.
-- *replay*: a child process records a run and dies (`os._exit`) while the step behind the recorded ones executes. A new app on
-  a copy of what is left rebuilds the run; the time until that step begins again, less the same for a run without recorded
-  steps (opening, recovery), divided by the entries, is what one entry costs.
+- *sequential*: the body of step n + 1 begins when step n is durable, so the distance between two bodies is what one
+  durable step costs, commit and engine together. The sample is the median over a run.
+- *replay*: a child process records a run and dies (`os._exit`) while the step behind the recorded ones executes. A new
+  app on a copy of what is left rebuilds the run; the time until that step begins again, less the same for a run without
+  recorded steps (opening, recovery), divided by the entries, is what one entry costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import shutil
 import sqlite3
@@ -99,7 +100,7 @@ async def sequential_us(directory: Path, count: int) -> float:
     async with new_app(directory) as app:
         await app.run(workloads.timed_steps, count)
     began = workloads.step_times_ns
-    return statistics.median(after - before for before, after in zip(began, began[1:], strict=False)) / 1_000
+    return statistics.median(after - before for before, after in itertools.pairwise(began)) / 1_000
 
 
 # --- many runs ---
@@ -198,9 +199,7 @@ def measure_replay(bench: Bench, report: Report) -> None:
     with empty_directory(bench.directory) as recorded, empty_directory(bench.directory) as empty:
         record(recorded, entries)
         record(empty, 0)
-        samples = [
-            (rebuild_us(bench, recorded) - rebuild_us(bench, empty)) / entries for _ in range(bench.repetitions)
-        ]
+        samples = [(rebuild_us(bench, recorded) - rebuild_us(bench, empty)) / entries for _ in range(bench.repetitions)]
     report.add("replay", "us", samples, note=f"an entry, in a run of {entries}, after a crash")
 
 
@@ -216,12 +215,10 @@ EXIT_AT_THE_GATE = 42
 
 
 async def record_and_die(directory: Path, entries: int) -> None:
-    """Run up to the gate, which begins when everything before it is durable, and die there."""
+    """Die in the body of the gate, which begins when everything before it is durable."""
     async with new_app(directory) as app:
-        await app.start(workloads.steps_and_gate, entries, id="replayed")
-        while not workloads.gate_times_ns:
-            await asyncio.sleep(0.01)
-        os._exit(EXIT_AT_THE_GATE)
+        workloads.at_gate.append(lambda: os._exit(EXIT_AT_THE_GATE))
+        await app.run(workloads.steps_and_gate, entries, id="replayed")
 
 
 def rebuild_us(bench: Bench, crashed: Path) -> float:
@@ -229,10 +226,11 @@ def rebuild_us(bench: Bench, crashed: Path) -> float:
     with empty_directory(bench.directory) as parent:
         directory = parent / "copy"
         shutil.copytree(crashed, directory)
-        workloads.gate_times_ns.clear()
+        reached_ns: list[int] = []
+        workloads.at_gate[:] = [lambda: reached_ns.append(time.perf_counter_ns())]
         began_ns = time.perf_counter_ns()
         asyncio.run(finish_replayed(directory))
-        return (workloads.gate_times_ns[0] - began_ns) / 1_000
+        return (reached_ns[0] - began_ns) / 1_000
 
 
 async def finish_replayed(directory: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,8 +45,8 @@ class Report:
     """What one engine's process prints: facts about it, and its measures by name."""
 
     engine: str
-    facts: dict[str, str | int | float] = field(default_factory=dict)
-    measures: dict[str, Measure] = field(default_factory=dict)
+    facts: dict[str, str | int | float] = field(default_factory=dict[str, str | int | float])
+    measures: dict[str, Measure] = field(default_factory=dict[str, Measure])
 
     def add(self, name: str, unit: str, samples: list[float], *, note: str = "") -> None:
         """Keep a measure and say on stderr that it is done."""
@@ -132,7 +132,7 @@ def file_system(path: Path) -> str:
 
 
 @contextmanager
-def empty_directory(parent: Path) -> Iterator[Path]:
+def empty_directory(parent: Path) -> Generator[Path, None, None]:
     """A fresh directory below `parent`, removed afterwards."""
     directory = parent / f"bench-{time.monotonic_ns()}"
     directory.mkdir()
@@ -143,7 +143,7 @@ def empty_directory(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def stopwatch() -> Iterator[Callable[[], float]]:
+def stopwatch() -> Generator[Callable[[], float], None, None]:
     """Gives a function: the seconds since the block began, frozen when it ends."""
     began = time.perf_counter()
     ended: float | None = None

@@ -1,6 +1,6 @@
 """Puts the engines' reports side by side: the table on stdout and `results.json`.
 
-A target is a number from the plan of the first release; whether it is met is said in words, and nothing fails because of it:
+A target is a number from the plan of the first release; whether it is met is said in words, and nothing fails by it:
 figures are for people, and a shared machine is noisy.
 """
 

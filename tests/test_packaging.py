@@ -90,9 +90,7 @@ def test_core_dependencies_are_those_of_the_design(project: dict[str, object]) -
 @pytest.mark.parametrize("arguments", [[], ["help"]], ids=["make", "make help"])
 def test_make_lists_its_targets(arguments: list[str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    child = subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
-    )
+    child = subprocess.run(["make", *arguments], cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     assert set(re.findall(r"^  make (\S+) +\S", child.stdout, re.MULTILINE)) == MAKE_TARGETS
 
 

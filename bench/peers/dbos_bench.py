@@ -1,8 +1,9 @@
 """DBOS on SQLite, as it sets itself up: steps, runs and starts a second.
 
-DBOS needs SQLite 3.42. Where the library of the standard `sqlite3` is older, `pysqlite3` (from `pysqlite3-binary`) takes its
-name before anything imports it. DBOS chooses its own journal mode; the report says which, and that it syncs fully. Steps are
-measured in a `def` workflow with `def` steps and in an `async def` workflow with `async def` steps: the faster is kept.
+DBOS needs SQLite 3.42. Where the library of the standard `sqlite3` is older, `pysqlite3` (from `pysqlite3-binary`)
+takes its name before anything imports it. DBOS chooses its own journal mode; the report says which, and how it syncs.
+Steps are measured in a `def` workflow with `def` steps and in an `async def` workflow with `async def` steps: the
+faster is kept.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def main() -> None:
     single = bench.count(500)
     best(report, "sequential", "steps/s", single_notes(single, fresh))
     best(report, "concurrent", "steps/s", concurrent_notes(fresh))
-    queued, started = bench.count(300), bench.count(300)
+    queued, started = max(300, bench.count(300)), bench.count(300)  # few queued runs would measure its polling
     report.add("runs", "runs/s", fresh(lambda: queued_runs(queued)), note=f"{queued} queued runs of one step")
     report.add("start", "runs/s", fresh(lambda: starts(started)), note=f"{started} enqueues, nothing executes them")
     report.print_json()

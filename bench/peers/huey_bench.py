@@ -1,8 +1,7 @@
 """Huey on SQLite, with fsync: enqueues and executions a second.
 
-A task queue rather than a workflow engine, and the fastest of its kind on SQLite. `fsync=True` is `synchronous=FULL`; its
-journal mode is WAL by its own default. Results are stored. Executions are measured with one and with four worker threads,
-and the faster is kept.
+A task queue rather than a workflow engine. `fsync=True` is `synchronous=FULL`; its journal mode is WAL by its own
+default. Results are stored. Executions are measured with one and with four worker threads, and the faster is kept.
 """
 
 from __future__ import annotations

@@ -110,6 +110,9 @@ class Stats:
 class Run(Generic[T]):
     """A handle to one run, whether it exists here, elsewhere or not at all: every call asks the database.
 
+    One exception: a handle from `start` remembers the end that this process has seen, until the run is steered through
+    it. `get` makes a handle that remembers nothing.
+
     Attributes:
         id: the run's id.
     """
@@ -151,7 +154,7 @@ class Run(Generic[T]):
 
     async def _ended(self) -> Ended:
         expected = self._expected
-        if expected is not None and not expected.done():
+        if expected is not None:
             try:
                 return await asyncio.shield(expected)
             except asyncio.CancelledError:
@@ -462,23 +465,20 @@ class Client:
         _options.check_size(f"the arguments of workflow {name!r}", text)
         now = engine.world.now_us()
         due_at = options.due_us(now)
-        here = engine.worker if due_at is None and engine.worker and engine.worker.executor.room > 0 else None
-        state = RunState.SCHEDULED if due_at is not None else RunState.READY if here is None else RunState.RUNNING
-        timeout_us = options.timeout_us
         record = RunStarted(
             id=options.id if options.id is not None else engine.world.new_id(),
             workflow=name,
-            state=state,
+            state=RunState.READY if due_at is None else RunState.SCHEDULED,
             input=text,
             attributes=options.attributes_text,
             priority=options.priority,
             seed=engine.world.seed(),
-            worker=None if here is None else here.id,
+            worker=None,
             created_at=now,
             due_at=due_at,
-            started_at=None if here is None else now,
-            timeout_us=timeout_us,
-            deadline_at=None if here is None or timeout_us is None else now + timeout_us,
+            started_at=None,
+            timeout_us=options.timeout_us,
+            deadline_at=None,
             pairs=options.pairs,
             restart=options.on_conflict == "restart",
         )
@@ -509,12 +509,13 @@ class Client:
         if not started.created:
             _check_conflict(record, options.on_conflict, started)
         run: Run[Any] = Run(self, record.id, definition)
-        if started.created and record.state is RunState.RUNNING:
+        if started.created:
             run._expected = self._engine.results.expected(record.id)
         return run
 
     async def _request(self, run: Run[Any], kind: type[Any]) -> RunState:
         engine = self._engine
+        run._expected = None
         answer: Requested = await engine.journal.write(kind(run.id, engine.world.now_us()))
         if not answer.found or answer.before is None or answer.after is None:
             raise RunNotFound(run.id)

@@ -30,10 +30,6 @@ class World(Protocol):
         """A fresh 63-bit number from the system's entropy."""
         ...
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call back on the running event loop in its next turn."""
-        ...
-
     def call_later(self, delay_us: int, callback: Callable[[], object]) -> Callable[[], None]:
         """Call back on the running event loop after `delay_us`; returns what cancels it."""
         ...
@@ -51,9 +47,6 @@ class SystemWorld:
 
     def seed(self) -> int:
         return int.from_bytes(os.urandom(8), "big") >> 1
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        asyncio.get_running_loop().call_soon(callback)
 
     def call_later(self, delay_us: int, callback: Callable[[], object]) -> Callable[[], None]:
         return asyncio.get_running_loop().call_later(delay_us / 1_000_000, callback).cancel

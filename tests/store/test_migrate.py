@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ end;
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def source(tmp_path: Path) -> Path:
     folder = tmp_path / "migrations"
     folder.mkdir()
@@ -33,8 +34,8 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture()
-def file(tmp_path: Path):  # type: ignore[no-untyped-def]
+@pytest.fixture
+def file(tmp_path: Path) -> Generator[SqliteFile, None, None]:
     opened = SqliteFile(SqliteUri(path=tmp_path / "a.db"))
     yield opened
     opened.close()
@@ -130,6 +131,7 @@ def test_lock_of_another_program_is_busy_not_corrupt(tmp_path: Path, source: Pat
 
 OPEN = """
 import sys
+from collections.abc import Generator
 from pathlib import Path
 from holdfast._store.migrate import migrate
 from holdfast._store.sqlitefile import SqliteFile

@@ -32,7 +32,7 @@ def test_comments_below_a_name_are_its_documentation() -> None:
 
 
 def test_unknown_name_is_our_defect_and_names_the_file() -> None:
-    with pytest.raises(InternalError, match="x.sql has no statement 'three'"):
+    with pytest.raises(InternalError, match=r"x\.sql has no statement 'three'"):
         parse(TEXT, source="x.sql")["three"]
 
 

@@ -48,7 +48,7 @@ while True:
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def children() -> Generator[list[subprocess.Popen[str]], None, None]:
     started: list[subprocess.Popen[str]] = []
     yield started

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib.parse import quote
 
 from holdfast._store.uri import SqliteUri, parse
 from holdfast.errors import MissingExtra, UsageError

@@ -47,10 +47,26 @@ class ContinueAsNew(BaseException):
 
 
 class StepCall(WorkflowFuture[Any]):
-    """A step that the workflow called: a future, and a coroutine too, so that `create_task` takes it."""
+    """A step that the workflow called: a future, and a coroutine too, so that `create_task` takes it.
+
+    It carries what is known of the step's attempts.
+    """
+
+    __slots__ = (
+        "activation",
+        "after",
+        "args",
+        "attempts",
+        "due_us",
+        "input",
+        "kwargs",
+        "seq",
+        "started_at",
+        "step",
+    )
 
     def __init__(
-        self, activation: Activation, *, seq: int, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, activation: Activation, seq: int, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
         super().__init__(loop=activation.loop)
         self.activation = activation
@@ -257,7 +273,7 @@ class Activation:
         """A step was called: number it, check it against the history, and request it."""
         if self.loop.closing or self.loop.halted:
             raise RunClosing
-        call = StepCall(self, seq=self._take_seq(), step=step, args=args, kwargs=kwargs)
+        call = StepCall(self, self._take_seq(), step, args, kwargs)
         if self._recorded:
             recorded = self._check(call.seq, STEP, step.name, call.input)
             if recorded is not None and recorded.ordinal is None:

@@ -64,6 +64,7 @@ class Step(_Definition[P, R]):
         super().__init__(function, name=name)
         self.retry = retry
         self.timeout = timeout
+        self.result_place = f"result of step {self.name!r}"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         loop = _get_running_loop()

@@ -43,30 +43,37 @@ class RunClosing(BaseException):
     """
 
 
-class WorkflowHandle(asyncio.Handle):
-    """A callback in the ready queue."""
+class WorkflowHandle:
+    """A callback in the ready queue. Stands in for `asyncio.Handle`, whose constructor is slow for the hot path."""
 
-    __slots__ = ()
+    __slots__ = ("_cancelled", "args", "callback", "context")
 
-    def __init__(  # pyright: ignore[reportMissingSuperCall]
-        self, callback: Callable[..., object], args: tuple[Any, ...], loop: WorkflowLoop, context: Context | None
-    ) -> None:
-        # The base class asks the loop for its debug flag on every handle; this is the hot path.
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...], context: Context) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
         self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
+
+    def cancel(self) -> None:
+        """The callback will not be called."""
+        self._cancelled = True
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._cancelled
+
+    def _run(self) -> None:
+        self.context.run(self.callback, *self.args)
 
 
 class WorkflowFuture(asyncio.Future[T]):
     """A future that hashes by the order of its creation."""
 
+    __slots__ = ("_number",)
+
     def __init__(self, *, loop: WorkflowLoop) -> None:
         super().__init__(loop=loop)
-        self._number = loop.next_number()
+        self._number = loop.number = loop.number + 1
 
     def __hash__(self) -> int:
         return self._number
@@ -83,7 +90,7 @@ class WorkflowTask(asyncio.Task[T]):
         name: str | None = None,
         context: Context | None = None,
     ) -> None:
-        self._number = loop.next_number()  # before super(): the base class puts the task into a set
+        self._number = loop.number = loop.number + 1  # before super(): the base class puts the task into a set
         super().__init__(coro, loop=loop, name=name or f"Task-{self._number & 0xFFFF_FFFF}", context=context)
         loop.tasks[self] = None
 
@@ -142,26 +149,26 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, owner: LoopOwner, *, salt: int) -> None:
         self.owner = owner
-        self.ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
         self.tasks: dict[WorkflowTask[Any], None] = {}
         self.generators: list[Any] = []
         self.now_us = 0
         self.closing = False
         self.halted = False
-        self._number = (salt & 0x3FFF_FFFF) << 32
-
-    def next_number(self) -> int:
-        """The creation number of the next task or future."""
-        self._number += 1
-        return self._number
+        self.number = (salt & 0x3FFF_FFFF) << 32
 
     def drain(self) -> None:
         """Run callbacks until none is ready, or until the run is halted."""
         ready = self.ready
         while ready and not self.halted:
             handle = ready.popleft()
-            if not handle._cancelled:  # type: ignore[attr-defined]
-                handle._run()
+            if not handle._cancelled:
+                try:
+                    handle._run()
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self.owner.unhandled({"message": f"a callback failed: {handle!r}", "exception": error})
 
     # What a workflow, and asyncio on its behalf, may use.
 
@@ -172,9 +179,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = WorkflowHandle(callback, args, self, context)
+        handle = WorkflowHandle(callback, args, copy_context() if context is None else context)
         self.ready.append(handle)
-        return handle
+        return handle  # type: ignore[return-value]
 
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None

@@ -90,7 +90,7 @@ class Arguments:
             args = tuple(self._bind(plan, args, kwargs))
         try:
             text = encode_sorted(plan.record(*args)).decode()
-        except Exception:  # noqa: BLE001 - tried again one by one, and raised from there
+        except Exception:  # tried again one by one, and raised from there
             text = self._fingerprint_slowly(plan, args)
         return text if len(text) <= FINGERPRINT_CHARS_MAX else _abridge(text)
 
@@ -274,7 +274,7 @@ def annotations_of(function: Callable[..., object]) -> dict[str, Any]:
     scope = dict(_closure_of(inner))
     try:
         return typing.get_type_hints(inner, localns=scope, include_extras=True)
-    except Exception:  # noqa: BLE001 - resolved again one by one, and raised from there
+    except Exception:  # resolved again one by one, and raised from there
         return {name: _resolve(inner, name, raw, scope) for name, raw in inner.__annotations__.items()}
 
 

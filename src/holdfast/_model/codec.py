@@ -150,7 +150,7 @@ class Codec(Generic[T]):
             node[key] = child
             try:
                 self._decode(msgspec.json.encode(root).decode())
-            except Exception as error:  # noqa: BLE001 - whatever decoding raised before, it is compared
+            except Exception as error:  # whatever decoding raised before, it is compared
                 if str(error) == failure:
                     return key
         raise LookupError(failure)
@@ -312,7 +312,7 @@ def _simplify_canonical(value: Any) -> Any:
     if _is_model_class(type(value)):
         try:
             return msgspec.Raw(encode_sorted(value.model_dump(**_dump_options())))
-        except Exception:  # noqa: BLE001 - a field that only pydantic can write; its sets then keep their order
+        except Exception:  # a field that only pydantic can write; its sets then keep their order
             return value.model_dump(mode="json", **_dump_options())
     return _simplify_scalar(value)
 
@@ -371,10 +371,7 @@ def _key_text(key: Any) -> str:
 def refusal(value: object, where: str, error: Exception | None) -> NotEncodable:
     """The error that tells which part of a value cannot be written.
 
-    Args:
-        value: what was refused.
-        where: the root of the path.
-        error: what the encoder said, or None when it wrote `null` for a float that JSON does not have.
+    `error` is what the encoder said; None when it wrote `null` for a float that JSON does not have.
     """
     path, reason = _find_fault(value, where) or (where, _reason(error))
     path = _shorten(path)
@@ -424,7 +421,7 @@ def _fault_of(part: object, level: int) -> str | None:
             _key_fault_probe(part)
         elif _is_model_class(type(part)) or not _is_container(part):
             encode_plain(part)
-    except Exception as error:  # noqa: BLE001 - it is the answer
+    except Exception as error:  # it is the answer
         return _reason(error)
     return None
 
@@ -457,12 +454,14 @@ def _is_container(value: object) -> bool:
     return isinstance(value, dict | list | tuple | set | frozenset) or _has_fields(type(value))
 
 
-@lru_cache(maxsize=CODECS_CACHED_MAX)
-def _has_fields(kind: type) -> bool:
+def _kind_has_fields(kind: type) -> bool:
     known = (
         hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__struct_fields__") or hasattr(kind, "__attrs_attrs__")
     )
     return known or _is_model_class(kind)
+
+
+_has_fields: Callable[[type], bool] = lru_cache(maxsize=CODECS_CACHED_MAX)(_kind_has_fields)
 
 
 def _children(value: Any) -> Iterator[tuple[str, object]]:

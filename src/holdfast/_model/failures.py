@@ -61,7 +61,7 @@ def encode_failure(error: BaseException) -> str:
     """
     try:
         return msgspec.json.encode(_describe(error, _Budget())).decode()
-    except Exception as fault:  # noqa: BLE001 - a hostile class; its name is all that can be had
+    except Exception as fault:  # a hostile class; its name is all that can be had
         reason = f"(the exception could not be described: {type(fault).__name__})"
         return msgspec.json.encode({"type": _type_name(type(error)), "message": reason}).decode()
 
@@ -134,7 +134,7 @@ def _pack_args(error: BaseException, budget: _Budget, level: int) -> list[Any] |
     """None when there is an argument that is not plain data: then the exception cannot be rebuilt."""
     try:
         return [_pack(value, budget, level + 1) for value in error.args]
-    except Exception:  # noqa: BLE001 - foreign code; without it the exception is only told, not rebuilt
+    except Exception:  # foreign code; without it the exception is only told, not rebuilt
         return None
 
 
@@ -143,7 +143,7 @@ def _pack_state(error: BaseException, budget: _Budget, level: int) -> Iterator[t
         try:
             packed = _pack(value, budget, level + 1)
             msgspec.json.encode(name)
-        except Exception:  # noqa: BLE001 - foreign code; the next may do
+        except Exception:  # foreign code; the next may do
             continue
         yield name, packed
 
@@ -191,7 +191,7 @@ def _text_of(value: object) -> str:
     for render in (str, repr):
         try:
             return _clean(render(value))
-        except BaseException:  # noqa: BLE001 - see above
+        except BaseException:  # see above
             continue
     return f"<unprintable {type(value).__name__}>"
 
@@ -358,7 +358,7 @@ def _rebuild(record: dict[str, Any]) -> BaseException | None:
         kind = _find_class(record["type"])
         args = tuple(map(_unpack, record["args"]))
         state = {name: _unpack(value) for name, value in record.get("state", {}).items()}
-    except Exception:  # noqa: BLE001 - foreign code; without it the exception is only told, not rebuilt
+    except Exception:  # foreign code; without it the exception is only told, not rebuilt
         return None
     if issubclass(kind, _NEVER_REBUILT):
         return None
@@ -368,7 +368,7 @@ def _rebuild(record: dict[str, Any]) -> BaseException | None:
             if type(rebuilt) is kind and rebuilt.args == args and _says_the_same(rebuilt, record):
                 _remember(rebuilt, record)
                 return rebuilt
-        except Exception:  # noqa: BLE001 - foreign code; the next may do
+        except Exception:  # foreign code; the next may do
             continue
     return None
 

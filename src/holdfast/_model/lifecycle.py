@@ -46,12 +46,12 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
         frozenset({RunState.SCHEDULED, RunState.READY, RunState.WAITING}),
         frozenset({RunState.READY, RunState.RUNNING}),
     ),
-    "RunParked": (frozenset({RunState.RUNNING}), frozenset({RunState.WAITING})),
+    "RunParked": (frozenset({RunState.RUNNING}), frozenset({RunState.WAITING, RunState.READY})),
     "RunReleased": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
     "RunContinued": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
     "RunEnded": (frozenset({RunState.RUNNING}), ENDED),
-    "RunBlocked": (frozenset({RunState.RUNNING}), frozenset({RunState.BLOCKED})),
-    "RunPaused": (frozenset({RunState.RUNNING}), frozenset({RunState.PAUSED})),
+    "RunBlocked": (frozenset({RunState.RUNNING}), frozenset({RunState.BLOCKED, RunState.CANCELLED})),
+    "RunPaused": (frozenset({RunState.RUNNING}), frozenset({RunState.PAUSED, RunState.READY})),
     "CancelRequested": (
         frozenset(RunState) - ENDED,
         frozenset({RunState.READY, RunState.RUNNING, RunState.CANCELLED}),
@@ -61,8 +61,8 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
         frozenset({RunState.PAUSED, RunState.RUNNING}),
     ),
     "ResumeRequested": (
-        frozenset({RunState.PAUSED, RunState.BLOCKED, RunState.CANCELLED}),
-        frozenset({RunState.READY}),
+        frozenset({RunState.PAUSED, RunState.BLOCKED, RunState.CANCELLED, RunState.RUNNING}),
+        frozenset({RunState.READY, RunState.SCHEDULED, RunState.RUNNING}),
     ),
     "RetryRequested": (
         frozenset({RunState.FAILED, RunState.CANCELLED, RunState.BLOCKED}),

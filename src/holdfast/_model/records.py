@@ -97,12 +97,16 @@ class RunReleased(NamedTuple):
 
 
 class RunBlocked(NamedTuple):
-    """The engine cannot go on; `reason` is a slug, `error` says why and what to do."""
+    """The engine cannot go on; `reason` is a slug, `error` says why and what to do.
+
+    The run is cancelled instead if somebody has asked for that.
+    """
 
     number: int
     worker: str
     reason: str
     error: str
+    now: int
 
 
 class RunPaused(NamedTuple):

@@ -1,9 +1,9 @@
 """Step bodies: one attempt of one step, as a task on the application's loop or in a thread.
 
 A body knows nothing of histories or records. It turns what the function does into a `StepOutcome` and hands that to
-`finished` on the event loop, exactly once, unless it was abandoned.
-An abandoned body is one that nobody waits for: the workflow gave the step up, or the run leaves this process. An
-`async def` body is then cancelled; a `def` body goes on in its thread, and what it returns is dropped.
+`finished` on the event loop, exactly once, unless it was abandoned. An abandoned body is one that nobody waits for: the
+workflow gave the step up, or the run leaves this process. An `async def` body is then cancelled; a `def` body goes on
+in its thread, and what it returns is dropped.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ from holdfast.errors import HoldfastError, StepFailed, StepTimeout
 
 
 class Body:
-    """An attempt under way. `again` says, once it has failed, whether the step's policy wants another."""
+    """An attempt under way, of `call` for `run`.
 
-    __slots__ = ("abandoned", "again", "call", "job", "run", "task", "timer")
+    Attributes:
+        again: once it has failed, whether the step's policy wants another attempt.
+        abandoned: nobody waits for it.
+    """
+
+    __slots__ = ("abandoned", "again", "call", "ended", "job", "run", "task", "timer")
 
     def __init__(self, run: Any, call: StepCall) -> None:
         self.run = run
         self.call = call
         self.abandoned = False
         self.again = False
+        self.ended = False
         self.task: asyncio.Task[None] | None = None
         self.job: Job | None = None
         self.timer: Callable[[], None] | None = None
@@ -52,6 +58,7 @@ class Bodies:
     ) -> None:
         self.threads = StepThreads(threads_max)
         self.active = 0
+        self._now_us = world.now_us
         self._world = world
         self._finished = finished
         self._active_max = active_max
@@ -90,9 +97,10 @@ class Bodies:
         call = body.call
         call.attempts += 1
         if call.started_at is None:
-            call.started_at = self._world.now_us()
+            call.started_at = self._now_us()
         if call.step.is_async:
-            body.task = self._loop.create_task(self._run_task(body))
+            # Not loop.create_task: its checks cost as much as the task. A task factory is for the user's own tasks.
+            body.task = asyncio.Task(self._run_task(body), loop=self._loop)
         else:
             self._run_thread(body)
 
@@ -142,30 +150,40 @@ class Bodies:
         context.run(executing.set, call)
 
         def work() -> None:
+            if call.step.timeout is not None:
+                self._on_loop(self._start_clock, body, call.step.timeout)
             try:
                 value = context.run(call.step.function, *call.args, **call.kwargs)
             except BaseException as error:
                 outcome = self._failed(body, error)
             else:
                 outcome = self._succeeded(call, value)
-            try:
-                self._loop.call_soon_threadsafe(self._thread_done, body, outcome)
-            except RuntimeError:
-                if not self._loop.is_closed():
-                    raise
+            self._on_loop(self._thread_done, body, outcome)
 
         body.job = Job(work)
-        if call.step.timeout is not None:
-            body.timer = self._world.call_later(int(call.step.timeout * 1_000_000), lambda: self._overdue(body))
         self.threads.submit(body.job)
+
+    def _start_clock(self, body: Body, seconds: float) -> None:
+        """The body has begun in its thread; only now does its time run."""
+        if not body.abandoned and not body.ended:
+            body.timer = self._world.call_later(int(seconds * 1_000_000), lambda: self._overdue(body))
 
     def _thread_done(self, body: Body, outcome: StepOutcome) -> None:
         if body.abandoned:
             return
+        body.ended = True
         if body.timer is not None:
             body.timer()
         self._finished(body, outcome)
         self._ended()
+
+    def _on_loop(self, callback: Callable[..., object], *args: Any) -> None:
+        """From a thread: call back on the event loop. One that is closed meanwhile hears nothing."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
 
     def _overdue(self, body: Body) -> None:
         if body.abandoned:
@@ -178,10 +196,10 @@ class Bodies:
     def _succeeded(self, call: StepCall, value: Any) -> StepOutcome:
         step = call.step
         try:
-            output, settled = step.result.settle(value, where=f"result of step {step.name!r}")
+            output, settled = step.result.settle(value, where=step.result_place)
         except HoldfastError as error:  # the body has done its work: another attempt would do it twice
             return self._outcome(error)
-        return StepOutcome(settled, output, None, None, self._world.now_us())
+        return StepOutcome(settled, output, None, None, self._now_us())
 
     def _failed(self, body: Body, error: BaseException) -> StepOutcome:
         body.again = body.call.step.retry.wants_another(error, attempt=body.call.attempts)
@@ -189,7 +207,7 @@ class Bodies:
 
     def _outcome(self, error: BaseException) -> StepOutcome:
         text = encode_failure(error)
-        return StepOutcome(None, None, decode_failure(text, fallback=StepFailed), text, self._world.now_us())
+        return StepOutcome(None, None, decode_failure(text, fallback=StepFailed), text, self._now_us())
 
 
 def _late(call: StepCall) -> StepTimeout:

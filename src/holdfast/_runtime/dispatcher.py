@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from holdfast._model.records import RunRow, RunsClaimed
+from holdfast._model.records import RunReleased, RunRow, RunsClaimed
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.service import Ticker
 from holdfast._store.journal import Journal
@@ -99,8 +99,17 @@ class Dispatcher:
             RunsClaimed(self._executor.worker, self._workflows(), limit, self._world.now_us())
         )
         old = [row.number for row in rows if row.has_history]
-        histories = await self._store.histories(old) if old else {}
+        try:
+            histories = await self._store.histories(old) if old else {}
+        except BaseException:
+            for row in rows:  # they are ours, but cannot be executed now: give them back
+                self._journal.append(RunReleased(row.number, self._executor.worker), _ignore)
+            raise
         for row in rows:
             self._executor.adopt(row, histories.get(row.number, ()))
         self._backlog = len(rows) == limit
         return self._backlog
+
+
+def _ignore(_outcome: object, _error: BaseException | None) -> None:
+    """Whether this is stored or not: the end of this worker gives its runs back in any case."""

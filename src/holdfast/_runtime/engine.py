@@ -13,6 +13,7 @@ from holdfast._flow.definitions import Workflow
 from holdfast._model.lifecycle import RunState
 from holdfast._model.records import RunRow, RunStarted, Started
 from holdfast._runtime.events import ENGINE_LOG, Events
+from holdfast._runtime.executor import Executor
 from holdfast._runtime.results import Results
 from holdfast._runtime.worker import Worker, WorkerOptions
 from holdfast._store.journal import Journal, JournalOptions
@@ -41,7 +42,7 @@ class Engine:
     ) -> None:
         self.store = store
         self.world = world
-        self.results = Results(store)
+        self.results = Results(store, always_watching=worker is not None)
         self.journal = Journal(
             store, world=world, options=journal, pipeline=store.pipeline, on_trouble=_say, on_broken=self._broken
         )
@@ -75,22 +76,26 @@ class Engine:
         worker, self.worker = self.worker, None
         if worker is not None:
             await worker.stop()
-        if self.journal.broken is None and self.journal.trouble is None:
+        if self.journal.trouble is None:
             await self.journal.settle()
+        self.journal.close()
         await self.results.stop()
         await self.store.close()
 
     def start(self, record: RunStarted) -> asyncio.Future[Started]:
-        """Append a start; executes the run here when the record says so. Cancelling the future stops nothing.
+        """Append a start; executes the run here if it is due and there is room. Cancelling the future stops nothing.
 
         The run is adopted in the acknowledgement, not by whoever awaits it: a caller that is cancelled meanwhile
         leaves no run behind that is claimed and not executed.
         """
         future: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        if record.state is RunState.RUNNING:
-            self.results.expect(record.id)
+        executor = None if self.worker is None else self.worker.executor
+        if executor is not None and record.state is RunState.READY and executor.room > 0:
+            record = self._claimed(record, executor)
 
         def then(outcome: Started, error: BaseException | None) -> None:
+            if executor is not None and record.state is RunState.RUNNING:
+                executor.reserved -= 1
             if error is None:
                 self._started(record, outcome)
             elif record.state is RunState.RUNNING:
@@ -104,6 +109,14 @@ class Engine:
 
         self.journal.append(record, then)
         return future
+
+    def _claimed(self, record: RunStarted, executor: Executor) -> RunStarted:
+        """The same start, claimed by this worker as it is written: no second write, no poll."""
+        executor.reserved += 1
+        self.results.expect(record.id)
+        now, timeout = record.created_at, record.timeout_us
+        deadline = None if timeout is None else now + timeout
+        return record._replace(state=RunState.RUNNING, worker=executor.worker, started_at=now, deadline_at=deadline)
 
     def _started(self, record: RunStarted, outcome: Started) -> None:
         worker = self.worker

@@ -23,6 +23,7 @@ dropped and recovery finds it, as after a crash.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import random
 import sys
@@ -81,7 +82,18 @@ class ExecutorOptions:
 class LiveRun:
     """A run in memory."""
 
-    __slots__ = ("activation", "bodies", "executor", "gone", "held", "leaving", "quiet_since", "row", "undurable")
+    __slots__ = (
+        "activation",
+        "bodies",
+        "executor",
+        "gone",
+        "held",
+        "leaving",
+        "quiet_since",
+        "replaying",
+        "row",
+        "undurable",
+    )
 
     def __init__(self, executor: Executor, activation: Activation) -> None:
         self.executor = executor
@@ -92,6 +104,7 @@ class LiveRun:
         self.bodies: dict[int, Body] = {}
         self.leaving: Callable[[LiveRun], Record] | None = None
         self.gone = False
+        self.replaying = True
         self.quiet_since: int | None = None
 
     def acknowledged(self, _outcome: object, error: BaseException | None) -> None:
@@ -131,7 +144,9 @@ class Executor:
     ) -> None:
         self.worker = worker
         self.live: dict[int, LiveRun] = {}
-        self.activating: tuple[RunRow, int] | None = None
+        self.reserved = 0
+        self.activating: RunRow | None = None
+        self.turns = 0
         self._workflows = workflows
         self._journal = journal
         self._world = world
@@ -152,13 +167,14 @@ class Executor:
         self._alarms_checked_at = ALARMS_UNCHECKED_MAX
         self._alarm_at: int | None = None
         self._cancel_alarm: Callable[[], None] | None = None
+        self._loop = asyncio.get_running_loop()
         self._chance = random.Random(world.seed())
         self._closed = False
 
     @property
     def room(self) -> int:
-        """How many more runs may come into memory."""
-        return 0 if self._closed else self._options.runs_max - len(self.live)
+        """How many more runs may come into memory; starts under way have reserved theirs."""
+        return 0 if self._closed else self._options.runs_max - len(self.live) - self.reserved
 
     @property
     def bodies_active(self) -> int:
@@ -202,6 +218,7 @@ class Executor:
     def _ready(self, run: LiveRun) -> None:
         """The run stands where its history ends: from here on it is live."""
         row = run.row
+        run.replaying = False
         if row.deadline_at is not None:
             self._set_alarm(row.deadline_at, run, None)
         if row.request is not None:
@@ -215,7 +232,7 @@ class Executor:
         self._inbox.append((body, outcome))
         if not self._pump_due:
             self._pump_due = True
-            self._world.call_soon(self._pump)
+            self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         if not self._journal.has_room and not self._closed:
@@ -245,7 +262,8 @@ class Executor:
                 return
         if self._events.active:
             self._emit("step.ended", run, call, state="failed" if outcome.exception else "succeeded")
-        self.activating = (run.row, self._world.now_us())
+        self.turns += 1
+        self.activating = run.row
         run.activation.deliver_step(call, outcome)
         self._advance(run)
 
@@ -276,7 +294,7 @@ class Executor:
     def request(self, number: int, request: str) -> None:
         """A person asked for `cancel` or `pause` of a run that this worker may hold."""
         run = self.live.get(number)
-        if run is None or run.gone:
+        if run is None or run.gone or run.replaying:  # after the replay the dispatcher finds the request again
             return
         if request == "pause":
             self.leave(run, lambda r: RunPaused(r.row.number, self.worker))
@@ -289,6 +307,8 @@ class Executor:
 
     def _advance(self, run: LiveRun) -> None:
         """Carry out what the last delivery left: records first, then abandoned, ended, requested."""
+        if run.gone:
+            return
         activation = run.activation
         if activation.divergence is not None:
             self._block(run, activation.divergence)
@@ -399,7 +419,8 @@ class Executor:
         row = run.row
         reason = "nondeterminism" if isinstance(error, NondeterminismError) else error.code
         RUN_LOG.error("run %s is blocked: %s", row.id, error, extra=log_fields(row.id, row.workflow))
-        self._depart(run, RunBlocked(row.number, self.worker, reason, encode_failure(error)), due_at=None)
+        record = RunBlocked(row.number, self.worker, reason, encode_failure(error), self._world.now_us())
+        self._depart(run, record, due_at=None)
 
     def leave(self, run: LiveRun, record_of: Callable[[LiveRun], Record]) -> None:
         """Take the run out of memory as soon as no body of it is under way; no new one is started."""
@@ -409,12 +430,14 @@ class Executor:
 
     def try_leave(self, run: LiveRun) -> None:
         """Leave now if nothing of the run is under way."""
-        if run.leaving is None or run.gone or run.bodies or run.undurable:
+        if run.leaving is None or run.gone or run.replaying or run.bodies or run.undurable:
             return
         record = run.leaving(run)
         for entry in run.activation.pending_entries():
             self._append(run, entry)
-        self._depart(run, record, due_at=record.due_at if isinstance(record, RunParked) else None)
+        # A paused run may have been resumed or cancelled meanwhile; then it is ready, and looked for at once.
+        due_at = record.due_at if isinstance(record, RunParked) else 0 if isinstance(record, RunPaused) else None
+        self._depart(run, record, due_at=due_at)
 
     def _depart(self, run: LiveRun, record: Record, *, due_at: int | None) -> None:
         """Append the last record of the run's stay; it is out of memory when that is durable."""
@@ -446,6 +469,7 @@ class Executor:
             self._vanish(run)
         if self.live.pop(run.row.number, None) is not None and not self._closed:
             ENGINE_LOG.error("run %s is dropped by worker %s: %s", run.row.id, self.worker, error)
+            self._on_left(run.row, None)
 
     # Time.
 
@@ -559,7 +583,8 @@ class Executor:
         """Around workflow code outside of the pump: whose it is, and where its async generators are kept."""
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(_keep_generator, None)
-        self.activating = (row, self._world.now_us())
+        self.turns += 1
+        self.activating = row
         try:
             yield
         finally:

@@ -25,10 +25,15 @@ class Ended(NamedTuple):
 
 
 class Results:
-    """Waits for runs to end."""
+    """Waits for runs to end.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        always_watching: whether the store looks for other processes' writes even while nobody waits, for a worker.
+    """
+
+    def __init__(self, store: Store, *, always_watching: bool) -> None:
         self._store = store
+        self._always_watching = always_watching
         self._expected: dict[str, asyncio.Future[Ended]] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._waiters: Counter[str] = Counter()
@@ -89,7 +94,7 @@ class Results:
             if not self._waiters[run_id]:
                 del self._waiters[run_id]
                 self._waiting.pop(run_id, None)
-            if not self._waiters:
+            if not self._waiters and not self._always_watching:
                 self._store.watch(False)
 
     def poke(self) -> None:

@@ -20,7 +20,7 @@ PERIOD_SECONDS: Final = 0.5
 
 
 class Watchdog:
-    """A thread that looks at what the executor is activating.
+    """A thread that looks twice a second whether the executor is still in the same activation.
 
     Args:
         seconds: how long an activation may take before it is reported.
@@ -47,16 +47,14 @@ class Watchdog:
             self._thread.join()
 
     def _watch(self) -> None:
-        reported: tuple[RunRow, int] | None = None
+        turn, since, reported = -1, 0, False
         while not self._ended.wait(PERIOD_SECONDS):
-            activating = self._executor.activating
-            if activating is None or activating is reported:
-                continue
-            row, since = activating
-            taken_us = self._world.now_us() - since
-            if taken_us >= self._limit_us:
-                reported = activating
-                self._report(row, taken_us)
+            row, now = self._executor.activating, self._world.now_us()
+            if row is None or self._executor.turns != turn:
+                turn, since, reported = self._executor.turns, now, False
+            elif not reported and now - since >= self._limit_us:
+                reported = True
+                self._report(row, now - since)
 
     def _report(self, row: RunRow, taken_us: int) -> None:
         frame = sys._current_frames().get(self._watched or 0)

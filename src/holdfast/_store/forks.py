@@ -4,7 +4,7 @@ A connection must not be used in a forked child, and must not be closed there ei
 alone and open another one: SQLite keeps one list of open files per process and copies of it are inherited. A child that
 opens a file which is on its list believes that it holds the file's locks already, and takes none. Then the parent, when
 it closes its last connection, sees nobody, folds the log into the database and removes it, and what the child commits
-afterwards goes into a removed file: acknowledged, and lost. (Reproduced with SQLite 3.40.1; a test does so again.)
+afterwards goes into a removed file: acknowledged, and lost. (Reproduced with SQLite 3.40.1.)
 
 So nothing may be open at the moment of the fork:
 

@@ -27,18 +27,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from holdfast._model.records import Outcome, Record
-from holdfast._store.port import Halted, Store
+from holdfast._store.port import Halted, RecordRefused, Store
 from holdfast._world import World
-from holdfast.errors import Fenced, HoldfastError, InternalError, NotOpen, StoreError
+from holdfast.errors import HoldfastError, InternalError, NotOpen, StoreError
 
 Then: TypeAlias = Callable[[Any, BaseException | None], object]
 """Called once with a record's outcome after it is durable, or with the error that kept it out."""
 
 _Item: TypeAlias = tuple[Record, Then]
-_FATAL: Final = (Fenced, StoreError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +84,6 @@ class Journal:
         self._returned: list[list[_Item]] = []
         self._backoff_ms = 0
         self._flush_due = False
-        self._backing_off = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting_for_room: deque[asyncio.Future[None]] = deque()
         self._idle: list[asyncio.Future[None]] = []
@@ -136,11 +134,15 @@ class Journal:
 
     async def settle(self) -> None:
         """Wait until everything that was accepted is durable or refused."""
-        while self._intake or self._under_way or self._returned:
+        while self._busy:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             self.flush()
             await future
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._intake or self._under_way or self._returned)
 
     # Batches.
 
@@ -151,7 +153,7 @@ class Journal:
             self._refuse_all(self.broken)
             return
         options = self._options
-        while self._intake and len(self._under_way) < self._pipeline and not self._backing_off:
+        while self._intake and len(self._under_way) < self._pipeline and not self._returned:
             if len(self._intake) <= options.batch_max:
                 items, self._intake = self._intake, []
             else:
@@ -188,88 +190,91 @@ class Journal:
         self._returned.append(items)
         if self._under_way:
             return
-        returned, self._returned = self._returned, []
         cause = self._cause
         if isinstance(cause, HoldfastError) and cause.retryable:
-            self._later(returned, cause)
-        elif isinstance(cause, _FATAL) and not _is_about_a_record(cause):
-            self._break(returned, cause)
+            self._later(cause)
+        elif isinstance(cause, StoreError) and not isinstance(cause, RecordRefused):
+            self._break(cause)
         else:
-            self._split(returned, cause)
+            self._split(cause)
 
     _cause: BaseException = InternalError("no batch has failed")
 
-    def _later(self, returned: list[list[_Item]], cause: HoldfastError) -> None:
+    def _later(self, cause: HoldfastError) -> None:
         if isinstance(cause, StoreError):
             self.trouble = cause
             self._on_trouble(cause)
         options = self._options
         self._backoff_ms = min(self._backoff_ms * 2 or options.backoff_first_ms, options.backoff_max_ms)
-        self._backing_off = True
+        self._world.call_later(self._backoff_ms * 1000, self._again)
 
-        def again() -> None:
-            self._backing_off = False
-            self._store.proceed()
-            for items in returned:
-                self._submit(items)
-            self.flush()
-
-        self._world.call_later(self._backoff_ms * 1000, again)
+    def _again(self) -> None:
+        if self.broken is not None:
+            return
+        returned, self._returned = self._returned, []
+        self._store.proceed()
+        for items in returned:
+            self._submit(items)
+        self.flush()
 
     def _recovered(self) -> None:
         self.trouble = None
         self._backoff_ms = 0
         self._on_trouble(None)
 
-    def _split(self, returned: list[list[_Item]], cause: BaseException) -> None:
+    def _split(self, cause: BaseException) -> None:
         """Halve the batch that failed; the store applies the parts in order, so only the bad record stays out."""
         self._store.proceed()
-        first, *rest = returned
-        if len(first) == 1:
-            record, then = first[0]
-            bad_run = _run_of(record)
-            then(None, cause)
-            for items in rest:
-                self._submit_without(items, bad_run, cause)
-        else:
+        (first, *rest), self._returned = self._returned, []
+        if len(first) > 1:
             middle = len(first) // 2
-            self._halves(first[:middle], first[middle:], rest)
+            parts = [first[:middle], first[middle:], *rest]
+        else:
+            parts = self._without_run(first[0], rest, cause)
+        for items in parts:
+            self._submit(items)
         self.flush()
         self._wake_idle()
 
-    def _halves(self, first: list[_Item], second: list[_Item], rest: list[list[_Item]]) -> None:
-        for items in (first, second, *rest):
-            self._submit(items)
+    def _without_run(self, bad: _Item, rest: list[list[_Item]], cause: BaseException) -> list[list[_Item]]:
+        """Refuse a record, and every later one of its run that was accepted already; returns what remains of `rest`."""
+        run = _run_of(bad[0])
+        refused = [bad]
+        parts: list[list[_Item]] = []
+        waiting, self._intake = self._intake, []
+        for items in (*rest, waiting):
+            kept = [item for item in items if run is None or _run_of(item[0]) != run]
+            refused += [item for item in items if run is not None and _run_of(item[0]) == run]
+            parts.append(kept)
+        self._intake = parts.pop() + self._intake
+        for _, then in refused:
+            then(None, cause)
+        return [items for items in parts if items]
 
-    def _submit_without(self, items: list[_Item], bad_run: object, cause: BaseException) -> None:
-        kept: list[_Item] = []
-        for item in items:
-            if bad_run is not None and _run_of(item[0]) == bad_run:
-                item[1](None, cause)
-            else:
-                kept.append(item)
-        if kept:
-            self._submit(kept)
+    def close(self) -> None:
+        """Accept nothing more. What is not durable by now is refused; a batch under way may still become durable."""
+        if self.broken is None:
+            self.broken = NotOpen("the app was closed before this was stored", hint="start again and look")
+            self._refuse_all(self.broken)
 
-    def _break(self, returned: list[list[_Item]], cause: BaseException) -> None:
+    def _break(self, cause: BaseException) -> None:
         self.broken = cause
-        for items in returned:
-            for _, then in items:
-                then(None, cause)
         self._refuse_all(cause)
         self._on_broken(cause)
 
     def _refuse_all(self, cause: BaseException) -> None:
-        while self._intake:
-            items, self._intake = self._intake, []
-            for _, then in items:
-                then(None, cause)
+        while self._intake or self._returned:
+            batches, self._returned = [*self._returned, self._intake], []
+            self._intake = []
+            for items in batches:
+                for _, then in items:
+                    then(None, cause)
         while self._waiting_for_room:
             _release(self._waiting_for_room.popleft())
         self._wake_idle()
 
     def _wake_idle(self) -> None:
-        if not (self._intake or self._under_way or self._returned):
+        if not self._busy:
             waiting, self._idle = self._idle, []
             for future in waiting:
                 _release(future)
@@ -289,7 +294,3 @@ def _release(future: asyncio.Future[None]) -> None:
 
 def _run_of(record: Record) -> object:
     return getattr(record, "run", None) or getattr(record, "number", None)
-
-
-def _is_about_a_record(error: BaseException) -> bool:
-    return getattr(error, "code", "") == "record-refused"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import weakref
+from functools import cache
 from pathlib import Path
 
 from holdfast.errors import InternalError
@@ -23,7 +24,7 @@ class LifeLock:
         self._path = _path(database, worker)
         self._descriptor: int | None = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        _HELD.add(self)
+        _held().add(self)
 
     def release(self) -> None:
         """Remove the file and let the lock go. May be called twice."""
@@ -66,13 +67,14 @@ def _path(database: Path, worker: str) -> Path:
     return database.with_name(f"{database.name}-worker-{worker}")
 
 
-# The one module-level mutable object here: fork handlers are registered per process and cannot be taken back.
-_HELD: weakref.WeakSet[LifeLock] = weakref.WeakSet()
+@cache
+def _held() -> weakref.WeakSet[LifeLock]:
+    """The locks of this process. Fork handlers are registered once per process and cannot be taken back."""
+    held: weakref.WeakSet[LifeLock] = weakref.WeakSet()
 
+    def abandon_all() -> None:
+        for lock in list(held):
+            lock.abandon()
 
-def _abandon_all() -> None:
-    for lock in list(_HELD):
-        lock.abandon()
-
-
-os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(after_in_child=abandon_all)
+    return held

@@ -37,7 +37,11 @@ def check(path: Path) -> None:
     _check_folder(path.parent)
     if path.exists():
         _check_file(path)
-    kind = file_system(path.parent)
+    refuse_network(path, file_system(path.parent))
+
+
+def refuse_network(path: Path, kind: str) -> None:
+    """Refuse a kind of file system whose locks or shared memory end at the network."""
     if _REFUSED.fullmatch(kind):
         raise StoreUnsupported(
             f"{path} is on a {kind} file system, where SQLite's write-ahead log is not safe",

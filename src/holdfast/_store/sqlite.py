@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -42,7 +43,8 @@ WATCH_SECONDS: Final = 0.005
 """How often another process's writes are looked for while somebody waits for them."""
 IDLE_SECONDS: Final = 1.0
 """How often while nobody does."""
-IDENTITY_CHECK_SECONDS: Final = 1.0
+IDENTITY_CHECK_US: Final = 1_000_000
+"""How often it is checked that the path still leads to the open file."""
 
 _json = msgspec.json.Encoder()
 _entries = msgspec.json.Decoder(list[EntryRecorded])
@@ -80,13 +82,16 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._applier: Applier | None = None
         self._halted = False
+        self._closing = False
         self._data_version = 0
+        self._identity_checked_at = 0
         self._on_change: Callable[[], object] = _nothing
 
     # Life.
 
     async def open(self, *, on_change: Callable[[], object]) -> None:
         self._on_change = on_change
+        self._closing = False
         file = self._file = SqliteFile(self.uri)
         writer = self._writer = StoreThread("holdfast-writer", on_quiet=self._look)
         try:
@@ -98,9 +103,10 @@ class SqliteStore:
         self.watch(False)
 
     def _open_writer(self, file: SqliteFile) -> None:
-        connection = self._connect(file)
-        migrate(connection, file.turnstile, now_us=self._world.now_us())
-        self._data_version = self._read_data_version()
+        with file.no_fork():
+            connection = self._connect(file)
+            migrate(connection, file.turnstile, now_us=self._world.now_us())
+            self._data_version = self._read_data_version()
 
     def _connect(self, file: SqliteFile) -> sqlite3.Connection:
         connection = self._connection = file.writer()
@@ -109,15 +115,17 @@ class SqliteStore:
         return connection
 
     async def close(self) -> None:
-        file, self._file = self._file, None
-        writer, self._writer = self._writer, None
-        reader, self._reader = self._reader, None
-        if reader is not None and reader is not writer and file is not None:
+        file, writer, reader = self._file, self._writer, self._reader
+        if self._closing or file is None:
+            return
+        self._closing = True
+        if reader is not None and reader is not writer:
             await reader.call(file.close_thread)
             await reader.stop()
-        if writer is not None and file is not None:
+        if writer is not None:
             await writer.call(file.close)
             await writer.stop()
+        self._file = self._writer = self._reader = self._connection = self._applier = None
         for lock in self._locks.values():
             lock.release()
         self._locks.clear()
@@ -126,7 +134,7 @@ class SqliteStore:
 
     def submit(self, batch: Sequence[Record], *, worker: str | None, done: Done) -> None:
         writer = self._open_thread(self._writer)
-        writer.post(lambda: self._commit(batch, worker, done))
+        writer.post(lambda: self._commit(writer, batch, worker, done))
 
     def proceed(self) -> None:
         def work() -> None:
@@ -134,9 +142,8 @@ class SqliteStore:
 
         self._open_thread(self._writer).post(work)
 
-    def _commit(self, batch: Sequence[Record], worker: str | None, done: Done) -> None:
+    def _commit(self, writer: StoreThread, batch: Sequence[Record], worker: str | None, done: Done) -> None:
         """In the writer thread: one batch, one transaction, one answer."""
-        writer = self._open_thread(self._writer)
         if self._halted:
             writer.answer(done, None, Halted("an earlier batch failed"))
             return
@@ -153,21 +160,21 @@ class SqliteStore:
         connection, applier, file = self._connection, self._applier, self._file
         if connection is None or applier is None or file is None:
             raise InternalError("the writer thread has no connection")
-        with file.turnstile.turn():
-            connection.execute("begin immediate")
-            try:
+        with file.no_fork(), file.turnstile.turn():
+            self._check_identity(file)
+            with _transaction(connection):
                 if worker is not None and connection.execute(self._sql["fence"], (worker,)).fetchone() is None:
                     raise Fenced(
                         f"worker {worker} was declared dead; its batch of {len(batch)} records was refused",
                         hint="the process was stopped for longer than its lease; its runs go on elsewhere",
                     )
-                outcomes = applier.apply(batch)
-                connection.execute("commit")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("rollback")
-                raise
-        return outcomes
+                return applier.apply(batch)
+
+    def _check_identity(self, file: SqliteFile) -> None:
+        now = self._world.now_us()
+        if abs(now - self._identity_checked_at) >= IDENTITY_CHECK_US:
+            self._identity_checked_at = now
+            file.check_identity()
 
     def _explain(self, error: BaseException) -> BaseException:
         if isinstance(error, _ABOUT_A_RECORD):
@@ -186,12 +193,14 @@ class SqliteStore:
 
     def _look(self) -> None:
         """In the writer thread: tell the loop when another connection has committed since the last look."""
-        if self._connection is None or self._writer is None or self._file is None or self._file.memory:
+        file, writer = self._file, self._writer
+        if self._connection is None or writer is None or file is None or file.memory:
             return
-        version = self._read_data_version()
+        with file.no_fork():
+            version = self._read_data_version()
         if version != self._data_version:
             self._data_version = version
-            self._writer.answer(self._on_change)
+            writer.answer(self._on_change)
 
     def _read_data_version(self) -> int:
         if self._connection is None:
@@ -211,7 +220,7 @@ class SqliteStore:
         return await self._write("renew_lease", worker, lease_until) == 1
 
     async def leave(self, worker: str, *, now: int) -> None:
-        await self._write("leave", worker, now)
+        await self._write("leave", worker, now, also=("orphan_runs", worker))
         lock = self._locks.pop(worker, None)
         if lock is not None:
             lock.release()
@@ -237,15 +246,18 @@ class SqliteStore:
     async def workers(self) -> list[WorkerRow]:
         return await self._rows(WorkerRow, "workers")
 
-    async def _write(self, name: str, *values: Any) -> int:
-        """Leases only: one statement in a transaction of its own."""
+    async def _write(self, name: str, *values: Any, also: tuple[Any, ...] = ()) -> int:
+        """Leases only: one statement, or two, in a transaction of their own."""
 
         def work() -> int:
             file, connection = self._file, self._connection
             if file is None or connection is None:
                 raise NotOpen("the store is closed")
-            with file.turnstile.turn():
-                return connection.execute(self._sql[name], values).rowcount
+            with file.turnstile.turn(), _transaction(connection):
+                changed = connection.execute(self._sql[name], values).rowcount
+                if also:
+                    connection.execute(self._sql[also[0]], also[1:])
+                return changed
 
         return await self._call(self._writer, work)
 
@@ -323,9 +335,8 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise translate(error, self.uri.path) from error
 
-    @staticmethod
-    def _open_thread(thread: StoreThread | None) -> StoreThread:
-        if thread is None:
+    def _open_thread(self, thread: StoreThread | None) -> StoreThread:
+        if thread is None or self._closing:
             raise NotOpen("the store is not open", hint="use it inside `async with app:`")
         return thread
 
@@ -354,6 +365,18 @@ def _conditions(query: RunQuery) -> tuple[str, list[Any]]:
     for key, value in query.attributes:
         add("number in (select run from holdfast_attributes where key = ? and value = ?)", key, value)
     return (f"where {' and '.join(parts)}" if parts else ""), values
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise
 
 
 def _text(value: object) -> str:

@@ -15,7 +15,7 @@ insert into holdfast_runs (
 ) values {rows} on conflict (id) do nothing;
 
 -- name: run_of_id
-select number, workflow, input, state from holdfast_runs where id = ?;
+select number, workflow, input, state, seed from holdfast_runs where id = ?;
 
 -- name: delete_run
 -- History and attributes follow by cascade. Only ended runs, ever.
@@ -33,7 +33,10 @@ on conflict (run, seq) do update set
     ordinal = excluded.ordinal, state = excluded.state, output = excluded.output, error = excluded.error,
     attempts = excluded.attempts, started_at = excluded.started_at, finished_at = excluded.finished_at,
     due_at = excluded.due_at
-where holdfast_history.state = 'pending';
+where holdfast_history.state = 'pending'
+    -- The same outcome again: its acknowledgement was lost on the way.
+    or (holdfast_history.ordinal is excluded.ordinal and holdfast_history.state = excluded.state
+        and holdfast_history.output is excluded.output and holdfast_history.error is excluded.error);
 
 -- name: end_run
 -- `{rows}`: number, worker, state, output, error, failed_at, ended_at.
@@ -70,11 +73,19 @@ where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: block_run
 -- `worker` keeps who found it blocked, so that another one may try.
-update holdfast_runs set state = 'blocked', reason = ?3, error = ?4, request = null
+-- A cancellation that was asked for meanwhile is carried out: there is no code to tell.
+update holdfast_runs set
+    state = case when request = 'cancel' then 'cancelled' else 'blocked' end,
+    ended_at = case when request = 'cancel' then ?5 end,
+    worker = case when request = 'cancel' then null else worker end,
+    reason = ?3, error = ?4, request = null
 where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: pause_run
-update holdfast_runs set state = 'paused', worker = null, request = null, claims = 0
+-- What was asked for meanwhile wins: a cancellation wakes the run, a resumption lets it go on.
+update holdfast_runs set
+    state = case when request = 'pause' then 'paused' else 'ready' end,
+    request = case when request = 'cancel' then 'cancel' end, worker = null, claims = 0
 where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: request_row
@@ -164,8 +175,10 @@ where state = 'blocked' and reason = 'nondeterminism' and worker is not ?1
 -- name: wake_due
 -- Bounded, so that a million timers due at once do not hold the write lock.
 update holdfast_runs set state = 'ready', due_at = null
-where number in (select number from holdfast_runs where due_at <= ?1 order by due_at limit ?2)
-    and state in ('scheduled', 'waiting');
+where number in (
+    select number from holdfast_runs
+    where due_at <= ?1 and state in ('scheduled', 'waiting') order by due_at limit ?2
+);
 
 -- name: claim
 -- One row, a JSON array of numbers: fetching row by row would hand the interpreter lock over for each.

@@ -130,7 +130,9 @@ class Applier:
 
     def _started(self, number: int, record: RunStarted) -> Started:
         row = self._row("run_of_id", record.id)
-        return Started(row["number"], row["number"] == number, row["workflow"], row["input"], RunState(row["state"]))
+        # The same seed: this very record was stored before, and its acknowledgement was lost on the way.
+        created = row["number"] == number or row["seed"] == record.seed
+        return Started(row["number"], created, row["workflow"], row["input"], RunState(row["state"]))
 
     # What a worker tells of its runs.
 

@@ -52,6 +52,7 @@ APPLICATION_ID: Final = 0x686F6C64
 OLDEST_LIBRARY: Final = (3, 37, 0)
 """The first with STRICT tables."""
 PAGE_BYTES: Final = 4096
+SMALLEST_PAGE_BYTES: Final = 512
 CHECKPOINT_PAGES: Final = 4000
 LOG_BYTES_MAX: Final = 64 * 1024 * 1024
 CACHED_STATEMENTS: Final = 256
@@ -198,11 +199,11 @@ class SqliteFile:
             return thread
 
     def _open(self, *, query_only: bool) -> sqlite3.Connection:
+        if self.path is not None:
+            forks().check(self.identity, self.path)
         with self.turnstile.turn():
             self._close_for_ended_threads()
             self.check_identity()
-            if self.path is not None:
-                forks().check(self.identity, self.path)
             try:
                 connection = sqlite3.connect(
                     self._name(),
@@ -333,6 +334,9 @@ def _check_library(version: tuple[int, ...]) -> None:
 
 def _check_contents(path: Path) -> None:
     """Look at an existing file through SQLite, before anything of ours is written beside it."""
+    if 0 < path.stat().st_size < SMALLEST_PAGE_BYTES:
+        # SQLite would take it for empty, and write over it.
+        raise StoreCorrupt(f"{path} is not a database: it is too short", hint="it was left as it is; give another path")
     try:
         owner = _owner(path, mode="ro")
     except sqlite3.Error as error:

@@ -42,9 +42,10 @@ create table holdfast_history (
     seq integer not null,
     after integer not null,
     ordinal integer,
-    kind text not null check (kind in ('step', 'timer', 'patch', 'cancel', 'deadline')),
+    -- The common value first: an `in` alone costs 0.7 us a row, and there are many rows.
+    kind text not null check (kind = 'step' or kind in ('timer', 'patch', 'cancel', 'deadline')),
     name text not null,
-    state text not null check (state in ('pending', 'succeeded', 'failed', 'cancelled')),
+    state text not null check (state = 'succeeded' or state in ('pending', 'failed', 'cancelled')),
     input text,
     output text,
     error text,

@@ -1,0 +1,51 @@
+"""Answers for programs: the same JSON whatever the command, so that a script learns it once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from holdfast._model.runinfo import Entry, RunInfo
+from holdfast.cli.settings import Settings
+
+
+def run_value(run: RunInfo) -> dict[str, Any]:
+    """A run as JSON: the names of `RunInfo`; instants are ISO 8601 in UTC."""
+    value: dict[str, Any] = msgspec.to_builtins(run)
+    return value
+
+
+def entry_value(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON: the names of `Entry`. Arguments are values, or text where they were too long to keep whole."""
+    value: dict[str, Any] = msgspec.to_builtins(entry)
+    if entry.input is not None:
+        try:
+            value["input"] = msgspec.json.decode(entry.input)
+        except msgspec.DecodeError:
+            value["input"] = entry.input
+    return value
+
+
+def write_json(settings: Settings, value: Any) -> None:
+    """One value: on one line as jsonl, indented otherwise."""
+    encoded = msgspec.json.encode(value)
+    if settings.output != "jsonl":
+        encoded = msgspec.json.format(encoded, indent=2)
+    _write(encoded.decode())
+
+
+def write_list(settings: Settings, values: Iterable[Any]) -> None:
+    """Several values: one on each line as jsonl, an array otherwise."""
+    if settings.output == "jsonl":
+        for value in values:
+            _write(msgspec.json.encode(value).decode())
+    else:
+        write_json(settings, list(values))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

@@ -1,0 +1,54 @@
+"""Logging of the command line: everything to stderr, in one line a record."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from rich.text import Text
+
+from holdfast.cli.settings import Settings
+
+LOG: Final = logging.getLogger("holdfast.cli")
+_STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
+
+
+def log_to_stderr(settings: Settings, *, level: int) -> None:
+    """Show records of `level` and above, unless the user's module has set up logging by itself."""
+    logging.getLogger("holdfast").setLevel(level)
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    root.setLevel(level)
+    on_terminal = settings.err.is_terminal
+    handler: logging.Handler = _TerminalHandler(settings) if on_terminal else logging.StreamHandler(sys.stderr)
+    if not on_terminal:
+        handler.setFormatter(_LineFormatter())
+    root.addHandler(handler)
+
+
+class _TerminalHandler(logging.Handler):
+    """Time, then the message, coloured by its weight."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._console = settings.err
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            at = datetime.fromtimestamp(record.created).astimezone()
+            style = _STYLES.get(record.levelname, "default")
+            line = Text.assemble((f"{at:%H:%M:%S}  ", "dim"), (self.format(record), style))
+            self._console.print(line, soft_wrap=True)
+        except Exception:  # as every handler: logging must not fail the work
+            self.handleError(record)
+
+
+class _LineFormatter(logging.Formatter):
+    """For files and collectors: UTC, level, logger, message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return f"{at} {record.levelname} {record.name} {super().format(record)}"

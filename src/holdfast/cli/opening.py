@@ -1,0 +1,91 @@
+"""Opening the database of a command. Commands that only look never make one."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from holdfast import Client, Holdfast
+from holdfast._app import find_uri
+from holdfast._store.uri import SqliteUri, parse
+from holdfast.cli.problems import NoDatabase
+from holdfast.cli.settings import Settings
+from holdfast.errors import UsageError
+
+T = TypeVar("T")
+
+
+def with_client(
+    settings: Settings, work: Callable[[Client], Awaitable[T]], *, app: Holdfast | None = None, create: bool = False
+) -> T:
+    """Open a client, do the work, close it, and return what came out.
+
+    Args:
+        app: whose database, unless `--db` says otherwise.
+        create: whether a missing database is made.
+
+    Raises:
+        NoDatabase: there is none, and `create` is false.
+    """
+    if app is None:
+        app = Holdfast(settings.db)
+    elif settings.db is not None:
+        point_to(app, settings.db)
+    if not create:
+        require(parse(app.uri))
+
+    async def session() -> T:
+        async with app.client() as client:
+            return await work(client)
+
+    return asyncio.run(session())
+
+
+def point_to(app: Holdfast, uri: str) -> None:
+    """Let an app that is not open use another database."""
+    app.uri, app._parsed = uri, parse(uri)
+
+
+def location(settings: Settings) -> SqliteUri:
+    """The database that the command is about."""
+    return parse(find_uri(settings.db))
+
+
+def require(uri: SqliteUri) -> Path:
+    """The path of a database that exists and holds our tables.
+
+    Raises:
+        NoDatabase: it does not, or holds none.
+        UsageError: it is in memory.
+    """
+    if uri.path is None:
+        raise UsageError("a database in memory belongs to one process", hint="name a file: --db sqlite:///orders.db")
+    if not uri.path.exists():
+        raise NoDatabase(
+            f"no database at {uri.path}", hint="choose another with --db or HOLDFAST_URI; workers and `start` make it"
+        )
+    if not has_tables(uri.path):
+        raise NoDatabase(f"{uri.path} holds no runs of holdfast", hint="`holdfast migrate` makes its tables")
+    return uri.path
+
+
+def has_tables(path: Path) -> bool:
+    """Whether our tables are there; true, too, when that cannot be told, so that opening it tells why."""
+    try:
+        connection = sqlite3.connect(read_only(path), uri=True, timeout=30.0)
+        try:
+            found = connection.execute("select 1 from sqlite_master where name = 'holdfast_runs'").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return True
+    return found is not None
+
+
+def read_only(path: Path) -> str:
+    """SQLite's own URI of a file, for a connection that cannot write."""
+    return f"file:{quote(bytes(path.resolve()))}?mode=ro"

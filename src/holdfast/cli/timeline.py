@@ -1,0 +1,202 @@
+"""The view of one run: what is known of it, then its entries with a chart of when each of them ran.
+
+    #  entry            state        tries     took  0 s                            1.2 s
+    1  reserve          ✓ succeeded      1   210 ms  ━━━━━━
+    2  charge           ✓ succeeded      3   640 ms        ━━━━━━━━━━━━━━━━
+
+Errors stand below their entry. The chart is linear over the run's time, from its start to its end or to now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from holdfast import Entry, ErrorInfo, RunInfo
+from holdfast.cli.words import (
+    MARKS,
+    STYLES,
+    compact,
+    duration,
+    error_line,
+    instant,
+    plain_value,
+    raised_at,
+    state_text,
+)
+
+LABEL: Final = 12
+NAME_CELLS: Final = (8, 32)
+STATE_CELLS: Final = len("✓ succeeded")
+BAR_CELLS: Final = (10, 60)
+VALUE_LINES_MAX: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """A run with its history, as they were read together."""
+
+    run: RunInfo
+    history: tuple[Entry, ...]
+
+
+def draw(viewed: Viewed, *, seen: datetime, width: int, tracebacks: bool = False) -> Text:
+    """The whole view, as wide as `width` or narrower."""
+    lines = [*_header(viewed.run, seen, width, tracebacks)]
+    if viewed.history:
+        lines += [Text(), *_entries(viewed, seen, width, tracebacks)]
+    return Text("\n").join(lines)
+
+
+# The header.
+
+
+def _header(run: RunInfo, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
+    yield Text.assemble((run.id, "bold"), "  ", run.workflow, "  ", state_text(run.state))
+    yield Text()
+    for label, value in _facts(run, seen):
+        yield from _labelled(label, Text(value), width)
+    if run.error is not None:
+        yield from _labelled("error", Text(error_line(run.error), style="red"), width)
+        yield from _error_details(run.error, LABEL, tracebacks)
+
+
+def _facts(run: RunInfo, seen: datetime) -> Iterator[tuple[str, str]]:
+    if run.input not in (None, {}):
+        yield "input", compact(run.input)
+    if run.state == "succeeded":
+        yield "result", compact(run.output)
+    if run.attributes:
+        yield "attributes", "  ".join(f"{key}={plain_value(value)}" for key, value in run.attributes.items())
+    yield "created", instant(run.created_at, seen)
+    if run.due_at is not None and run.ended_at is None:
+        yield "due", instant(run.due_at, seen)
+    if run.deadline_at is not None and run.ended_at is None:
+        yield "deadline", instant(run.deadline_at, seen)
+    if run.started_at is not None:
+        yield "took" if run.ended_at else "running for", duration((run.ended_at or seen) - run.started_at)
+    rare = {
+        "worker": run.worker,
+        "request": run.request,
+        "reason": run.reason,
+        "priority": run.priority or None,
+        "forked from": run.forked_from,
+        "generation": run.generation or None,
+    }
+    yield from ((label, str(value)) for label, value in rare.items() if value is not None)
+
+
+def _labelled(label: str, value: Text, width: int) -> Iterator[Text]:
+    """A label with its value beside it, folded and bounded."""
+    room = max(width - LABEL - 2, 20)
+    pieces = [value[at : at + room] for at in range(0, max(len(value), 1), room)]
+    if len(pieces) > VALUE_LINES_MAX:
+        pieces = [*pieces[:VALUE_LINES_MAX], Text("... (whole with -o json)", style="dim")]
+    for number, piece in enumerate(pieces):
+        yield Text.assemble((f"  {label if number == 0 else '':<{LABEL}}", "dim"), piece)
+
+
+def _error_details(error: ErrorInfo, indent: int, tracebacks: bool) -> Iterator[Text]:
+    margin = " " * (indent + 2)
+    for cause in error.causes:
+        yield Text(f"{margin}because of {' '.join(cause.split())}", style="dim")
+    if tracebacks and error.traceback:
+        yield from (Text(f"{margin}{line}", style="dim") for line in error.traceback.rstrip().splitlines())
+    elif raised_at(error):
+        yield Text(f"{margin}at {raised_at(error)}", style="dim")
+    if error.hint:
+        yield Text(f"{margin}hint: {error.hint}", style="dim")
+
+
+# The entries.
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    number: int
+    name: int
+    bar: int
+    begin: datetime
+    span: timedelta
+
+
+def _entries(viewed: Viewed, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
+    layout = _layout(viewed, seen, width)
+    yield _captions(layout)
+    for entry in viewed.history:
+        yield _entry(entry, layout, seen)
+        if entry.error is not None:
+            margin = layout.number + 2
+            line = Text(" " * (margin + 2) + error_line(entry.error), style=STYLES.get(entry.state, "red"))
+            line.truncate(max(width, 40), overflow="ellipsis")
+            yield line
+            yield from _error_details(entry.error, margin, tracebacks)
+        if entry.state == "pending" and entry.due_at is not None and entry.due_at > seen and entry.kind == "step":
+            yield Text(f"{' ' * (layout.number + 4)}next try {instant(entry.due_at, seen)}", style="dim")
+
+
+def _layout(viewed: Viewed, seen: datetime, width: int) -> _Layout:
+    run, history = viewed.run, viewed.history
+    number = max(len(str(entry.seq)) for entry in history)
+    name = _clamp(max(cell_len(_name(entry)) for entry in history), NAME_CELLS)
+    begin = min([run.started_at or run.created_at, *(e.started_at for e in history if e.started_at)])
+    taken = number + name + STATE_CELLS + len("tries") + len("59 min 59 s") + 5 * 2
+    span = max((run.ended_at or seen) - begin, timedelta(microseconds=1))
+    return _Layout(number, name, _clamp(width - taken, BAR_CELLS), begin, span)
+
+
+def _captions(layout: _Layout) -> Text:
+    span = duration(layout.span)
+    scale = "0" + span.rjust(layout.bar - 1)
+    text = f"{'#':>{layout.number}}  {'entry':<{layout.name}}  {'state':<{STATE_CELLS}}  tries  {'took':>11}  {scale}"
+    return Text(text, style="dim")
+
+
+def _entry(entry: Entry, layout: _Layout, seen: datetime) -> Text:
+    style = STYLES.get(entry.state, "default")
+    state = f"{MARKS.get(entry.state, ' ')} {entry.state}"
+    tries = str(entry.attempts) if entry.kind == "step" else ""
+    number = str(entry.seq) if entry.seq > 0 else "·"  # came from outside: its number means nothing to a person
+    return Text.assemble(
+        (f"{number:>{layout.number}}  ", "dim"),
+        set_cell_size(_name(entry), layout.name),
+        "  ",
+        (f"{state:<{STATE_CELLS}}", style),
+        f"  {tries:>5}",
+        f"  {_took(entry, seen):>11}",
+        "  ",
+        (_bar(entry, layout, seen), style),
+    )
+
+
+def _name(entry: Entry) -> str:
+    return entry.name if entry.kind in {"step", entry.name} or not entry.name else f"{entry.kind} {entry.name}"
+
+
+def _took(entry: Entry, seen: datetime) -> str:
+    if entry.started_at is None:
+        return ""
+    return duration((entry.finished_at or seen) - entry.started_at)
+
+
+def _bar(entry: Entry, layout: _Layout, seen: datetime) -> str:
+    """Where in the run's time the entry ran: at least one cell, however short it was."""
+    first = entry.started_at or entry.finished_at
+    if first is None:
+        return ""
+    start = _cell(first, layout)
+    stop = max(_cell(entry.finished_at or seen, layout), start)
+    return " " * start + ("━" if entry.finished_at else "╍") * (stop - start + 1)
+
+
+def _cell(at: datetime, layout: _Layout) -> int:
+    return _clamp(int((at - layout.begin) / layout.span * layout.bar), (0, layout.bar - 1))
+
+
+def _clamp(value: int, bounds: Sequence[int]) -> int:
+    return min(max(value, bounds[0]), bounds[1])

@@ -1,0 +1,79 @@
+"""`holdfast wait`: until a run has ended. `start --wait` is the same."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from holdfast import Client, Run, RunCancelled, RunFailed, RunInfo, RunState, WaitTimeout
+from holdfast.cli.answers import write_json
+from holdfast.cli.opening import with_client
+from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.values import Duration
+from holdfast.cli.words import duration, error_line
+
+
+@click.command()
+@click.argument("run_id", metavar="ID")
+@click.option("--timeout", type=Duration(), help="Give up after this time, such as 30s; the run goes on.")
+@shared_options
+@pass_settings
+def wait(settings: Settings, run_id: str, timeout: float | None) -> None:
+    """Wait for a run to end and print its result as JSON."""
+
+    async def work(client: Client) -> None:
+        write_json(settings, await result_of(settings, client.get(run_id), timeout=timeout))
+
+    with_client(settings, work)
+
+
+async def result_of(settings: Settings, run: Run[Any], *, timeout: float | None) -> Any:
+    """The run's result as a JSON value.
+
+    It is read from the row. `Run.result` would import the classes of result and exception, which here mean nothing.
+
+    Raises:
+        RunNotFound: there is no such run.
+        RunFailed: it failed.
+        RunCancelled: it was cancelled.
+        WaitTimeout: it has not ended yet.
+    """
+    with _progress(settings, run.id):
+        await _until_ended(run, timeout)
+    info = await run.describe()
+    if info.state == RunState.CANCELLED:
+        raise RunCancelled(run.id)
+    if info.state == RunState.FAILED:
+        raise _failure(info)
+    return info.output
+
+
+async def _until_ended(run: Run[Any], timeout: float | None) -> None:
+    try:
+        async with asyncio.timeout(timeout):
+            await run._ended()
+    except TimeoutError:
+        state = (await run.describe()).state
+        raise WaitTimeout(
+            f"run {run.id!r} has not ended within {duration(timedelta(seconds=timeout or 0))}; it is {state}",
+            hint=f"it is not affected; look at it with `holdfast show {run.id}`",
+        ) from None
+
+
+def _failure(info: RunInfo) -> RunFailed:
+    told = error_line(info.error) if info.error is not None else "for an unknown reason"
+    return RunFailed(
+        f"run {info.id!r} failed: {told}",
+        type_name=info.error.type if info.error is not None else "",
+        hint=f"`holdfast show {info.id}` tells more; `holdfast retry {info.id}` lets it go on",
+    )
+
+
+def _progress(settings: Settings, run_id: str) -> AbstractContextManager[object]:
+    if not settings.err.is_terminal or settings.is_json:
+        return nullcontext()
+    return settings.err.status(f"waiting for {run_id}", spinner="dots", spinner_style="cyan")
