@@ -535,7 +535,7 @@ class Client:
         if worker is None or answer.number is None:
             return
         if answer.after is RunState.RUNNING and answer.worker == worker.id and kind in (CancelRequested, PauseRequested):
-            worker.executor.request(answer.number, "cancel" if kind is CancelRequested else "pause")
+            worker.executor.request_soon(answer.number, "cancel" if kind is CancelRequested else "pause")
         elif answer.after in (RunState.READY, RunState.SCHEDULED):
             worker.dispatcher.poke()
 

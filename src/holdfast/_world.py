@@ -35,21 +35,37 @@ class World(Protocol):
         ...
 
 
+ENTROPY_BYTES = 4096
+
+
 class SystemWorld:
-    """The real one."""
+    """The real one. Entropy is fetched in blocks, since a call of the system for every id is slow; never across a fork."""
+
+    def __init__(self) -> None:
+        self._entropy = b""
+        self._used = 0
+        self._process = 0
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
 
     def new_id(self) -> str:
-        number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+        number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(self._random_bytes(10), "big")
         return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
 
     def seed(self) -> int:
-        return int.from_bytes(os.urandom(8), "big") >> 1
+        return int.from_bytes(self._random_bytes(8), "big") >> 1
 
     def call_later(self, delay_us: int, callback: Callable[[], object]) -> Callable[[], None]:
         return asyncio.get_running_loop().call_later(delay_us / 1_000_000, callback).cancel
+
+    def _random_bytes(self, size: int) -> bytes:
+        start, end = self._used, self._used + size
+        if end > len(self._entropy) or self._process != os.getpid():
+            self._entropy, self._process = os.urandom(ENTROPY_BYTES), os.getpid()
+            start, end = 0, size
+        self._used = end
+        return self._entropy[start:end]
 
 
 def block(seconds: float) -> Awaitable[None]:

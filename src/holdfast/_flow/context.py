@@ -112,7 +112,7 @@ def uuid4() -> uuid.UUID:
     """A random UUID, the same in replay. Outside a run, `uuid.uuid4`."""
     activation = _activation()
     if activation is None:
-        return uuid.UUID(int=_world.SystemWorld().seed() << 64 | _world.SystemWorld().seed(), version=4)
+        return uuid.uuid4()
     return uuid.UUID(int=activation.random.getrandbits(128), version=4)
 
 

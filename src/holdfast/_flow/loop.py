@@ -17,12 +17,14 @@ from a plain callback of the real loop and never inside one of its tasks: CPytho
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from holdfast.errors import InternalError, NotAllowedInWorkflow
+from holdfast._flow.completed import ordered_task
+from holdfast.errors import NotAllowedInWorkflow
 
 T = TypeVar("T")
 
@@ -34,6 +36,10 @@ _REFUSED = (
     "sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile add_signal_handler "
     "remove_signal_handler run_forever run_until_complete stop"
 ).split()
+
+
+FAR_US = 32_503_680_000_000_000
+"""The year 3000: a timer that is due later, or never, is due then."""
 
 
 class RunClosing(BaseException):
@@ -61,9 +67,6 @@ class WorkflowHandle:
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self._cancelled
-
-    def _run(self) -> None:
-        self.context.run(self.callback, *self.args)
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -101,7 +104,7 @@ class WorkflowTask(asyncio.Task[T]):
 class WorkflowTimer(asyncio.TimerHandle):
     """A durable timer: what `call_later` and `call_at` return."""
 
-    __slots__ = ("_workflow_loop", "after", "due_us", "seq")
+    __slots__ = ("_fired", "_workflow_loop", "after", "due_us", "seq")
 
     def __init__(
         self,
@@ -113,13 +116,21 @@ class WorkflowTimer(asyncio.TimerHandle):
     ) -> None:
         super().__init__(when, callback, args, loop, context)
         self._workflow_loop = loop
-        self.due_us = round(when * 1_000_000)
+        self._fired: WorkflowHandle | None = None
+        self.due_us = min(round(when * 1_000_000), FAR_US) if math.isfinite(when) else FAR_US
         self.seq = 0
         self.after = 0
 
     def fire(self) -> None:
-        """Put the callback into the ready queue."""
-        self._workflow_loop.ready.append(self)
+        """Put the callback into the ready queue. Until it runs, `cancel` still takes it back."""
+        handle = self._fired = WorkflowHandle(self._callback, self._args, self._context)
+        self._workflow_loop.ready.append(handle)
+
+    def cancel(self) -> None:
+        """Cancel the timer; one that was not recorded yet costs no row."""
+        if self._fired is not None:
+            self._fired.cancel()
+        super().cancel()
 
 
 class LoopOwner(Protocol):
@@ -149,9 +160,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, owner: LoopOwner, *, salt: int) -> None:
         self.owner = owner
-        self.ready: deque[WorkflowHandle | WorkflowTimer] = deque()
+        self.ready: deque[WorkflowHandle] = deque()
         self.tasks: dict[WorkflowTask[Any], None] = {}
         self.generators: list[Any] = []
+        self._prepared: dict[int, WorkflowTask[Any]] = {}
         self.now_us = 0
         self.closing = False
         self.halted = False
@@ -164,8 +176,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             handle = ready.popleft()
             if not handle._cancelled:
                 try:
-                    handle._run()
-                except (SystemExit, KeyboardInterrupt):
+                    handle.context.run(handle.callback, *handle.args)
+                except SystemExit:
+                    pass  # of a task, which holds it: it ends the run, not the worker
+                except KeyboardInterrupt:
+                    self.halted = True  # meant for the process; the run goes on where its records end
                     raise
                 except BaseException as error:
                     self.owner.unhandled({"message": f"a callback failed: {handle!r}", "exception": error})
@@ -213,6 +228,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if self.closing:
             _close_quietly(coro)
             raise RunClosing
+        return ordered_task(coro, self._prepared, self._new_task) or self._new_task(coro, name=name, context=context)
+
+    def _new_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> WorkflowTask[Any]:
         task = WorkflowTask(coro, loop=self, name=name, context=context)
         task.add_done_callback(self._forget)
         return task
@@ -262,7 +280,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.closing = True
         for task in list(self.tasks):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            _close_quietly(task.get_coro())
+            if not _close_quietly(task.get_coro()):
+                self.owner.unhandled({"message": f"{task.get_name()} cannot be closed: it awaits in `finally` without end"})
+        for generator in reversed(self.generators):
+            _close_generator(generator)
         self.tasks.clear()
         self.ready.clear()
         self.generators.clear()
@@ -271,22 +292,38 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 _CLOSE_TRIES_MAX = 100
 
 
-def _close_quietly(coro: Any) -> None:
-    """Close a coroutine that may await in its `finally` blocks; a stubborn one is asked again, up to a bound."""
+def _close_quietly(coro: Any) -> bool:
+    """Close a coroutine that may await in its `finally` blocks; a stubborn one is asked again, then given up.
+
+    What its clean-up raises is dropped: the run only leaves memory, and will raise it again, recorded, when it ends.
+    """
     for _ in range(_CLOSE_TRIES_MAX):
         try:
             coro.close()
-        except (RunClosing, asyncio.CancelledError):
-            return
-        except RuntimeError:  # "coroutine ignored GeneratorExit": it awaited; go on from there
-            continue
+        except KeyboardInterrupt:
+            raise
+        except RuntimeError as error:
+            if "ignored GeneratorExit" not in str(error):  # else it awaited: go on from there
+                return True
         except BaseException as error:
-            # The run is only leaving memory; what its cleanup raises now it will raise again, recorded, when it ends.
-            if isinstance(error, SystemExit | KeyboardInterrupt):
-                raise
-            return
-        return
-    raise InternalError("a workflow's `finally` block awaits without end while its run leaves memory")
+            return error is not None
+        else:
+            return True
+    return False
+
+
+def _close_generator(generator: Any) -> None:
+    """Close an async generator now; left to the garbage collector it would do so inside some other run."""
+    closing = generator.aclose()
+    try:
+        closing.send(None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if not isinstance(error, StopIteration | RunClosing | asyncio.CancelledError):
+            return  # see _close_quietly
+    else:
+        _close_quietly(closing)
 
 
 def _refuse(name: str) -> NoReturn:

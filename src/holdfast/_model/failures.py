@@ -20,6 +20,7 @@ it. Exceptions that mean something to the interpreter, such as SystemExit, are n
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 import builtins
 import datetime
 import decimal
@@ -48,8 +49,9 @@ PLAIN_CHARS_MAX = 65_536
 _OURS = str(Path(__file__).resolve().parents[1])
 _ATTRIBUTES_APART = frozenset({"__notes__", "holdfast_traceback", "holdfast_causes"})
 
-# StopIteration cannot pass through a coroutine or a future; the others would end the process or the coroutine.
-_NEVER_REBUILT = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration)
+# StopIteration cannot pass through a coroutine or a future; CancelledError would cancel who awaits it, though nobody
+# asked for that; the others would end the process or the coroutine.
+_NEVER_REBUILT = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, CancelledError)
 
 
 def encode_failure(error: BaseException) -> str:

@@ -122,7 +122,7 @@ class Bodies:
                 value = await step.function(*call.args, **call.kwargs)
             else:
                 value = await self._timed(call, step.timeout)
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             outcome = self._failed(body, error)

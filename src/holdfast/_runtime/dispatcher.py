@@ -80,7 +80,7 @@ class Dispatcher:
 
     async def _turn(self) -> None:
         for number, request in await self._store.requests_of(self._executor.worker):
-            self._executor.request(number, request)
+            self._executor.request_soon(number, request)
         while self._executor.room > 0 and await self._something_is_ready():
             if not await self._claim():
                 break
@@ -106,7 +106,7 @@ class Dispatcher:
                 self._journal.append(RunReleased(row.number, self._executor.worker), _ignore)
             raise
         for row in rows:
-            self._executor.adopt(row, histories.get(row.number, ()))
+            self._executor.adopt_soon(row, histories.get(row.number, ()))
         self._backlog = len(rows) == limit
         return self._backlog
 

@@ -54,7 +54,7 @@ from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, Event, Events, log_fields
 from holdfast._store.journal import Journal
 from holdfast._world import World
-from holdfast.errors import HoldfastError, NondeterminismError
+from holdfast.errors import HoldfastError, InternalError, NondeterminismError
 
 REPLAY_CHUNK: Final = 500
 """Entries replayed before other work gets a turn."""
@@ -188,6 +188,20 @@ class Executor:
 
     # Runs come in.
 
+    def adopt_soon(self, row: RunRow, history: Sequence[EntryRecorded] = ()) -> None:
+        """`adopt` from a plain callback: for callers that are tasks."""
+        self.reserved += 1
+
+        def adopt() -> None:
+            self.reserved -= 1
+            self.adopt(row, history)
+
+        self._loop.call_soon(adopt)
+
+    def request_soon(self, number: int, request: str) -> None:
+        """`request` from a plain callback: for callers that are tasks."""
+        self._loop.call_soon(self.request, number, request)
+
     def adopt(self, row: RunRow, history: Sequence[EntryRecorded] = ()) -> None:
         """Execute a run that this worker holds, from where its history ends."""
         if self._closed or row.number in self.live:
@@ -199,8 +213,8 @@ class Executor:
         try:
             with self._workflow_code(row):
                 activation.begin()
-        except HoldfastError as error:  # the stored input does not fit this code's signature
-            self._end(run, RunState.FAILED, error=encode_failure(error))
+        except HoldfastError as error:  # the stored input does not fit this code's signature; other code's it may
+            self._block(run, error)
             return
         replay = activation.replay(chunk=REPLAY_CHUNK)
         self._replay(run, replay) if history else self._ready(run)
@@ -242,13 +256,25 @@ class Executor:
         inbox, self._inbox = self._inbox, []
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(_keep_generator, None)
+        taken = 0
         try:
-            for body, outcome in inbox:
-                self._take(body, outcome)
+            for taken, (body, outcome) in enumerate(inbox, 1):
+                try:
+                    self._take(body, outcome)
+                except Exception as error:
+                    self._defect(body.run, error)
         finally:
             self.activating = None
             sys.set_asyncgen_hooks(*hooks)
+            for body, outcome in inbox[taken:]:  # only after an interrupt
+                self._finished(body, outcome)
         self._journal.flush()
+
+    def _defect(self, run: LiveRun, error: Exception) -> None:
+        """Our own code failed over one run: set that aside, go on with the others."""
+        ENGINE_LOG.exception("a defect while executing run %s; please report it", run.row.id)
+        if not run.gone:
+            self._block(run, InternalError(f"{type(error).__name__}: {error}", hint="please report this"))
 
     def _take(self, body: Body, outcome: StepOutcome) -> None:
         run: LiveRun = body.run
@@ -418,7 +444,7 @@ class Executor:
     def _block(self, run: LiveRun, error: HoldfastError) -> None:
         row = run.row
         reason = "nondeterminism" if isinstance(error, NondeterminismError) else error.code
-        RUN_LOG.error("run %s is blocked: %s", row.id, error, extra=log_fields(row.id, row.workflow))
+        RUN_LOG.error("run %s is blocked (%s): %s", row.id, reason, error, extra=log_fields(row.id, row.workflow))
         record = RunBlocked(row.number, self.worker, reason, encode_failure(error), self._world.now_us())
         self._depart(run, record, due_at=None)
 
@@ -459,14 +485,20 @@ class Executor:
             self._bodies.abandon(body)
         run.bodies.clear()
         run.held.clear()
-        if run.activation.loop.tasks:
+        if run.activation.loop.tasks or run.activation.loop.generators:
             with self._workflow_code(run.row):
                 run.activation.close()
 
     def drop(self, run: LiveRun, error: BaseException) -> None:
-        """The journal refused a record of this run: forget it here; its rows are the truth."""
+        """The journal refused a record of this run: forget it here; its rows are the truth.
+
+        While the journal works, the run is set aside as blocked, so that it is not lost from sight.
+        """
         if not run.gone:
             self._vanish(run)
+            if self._journal.broken is None and isinstance(error, HoldfastError):
+                self._block(run, error)
+                return
         if self.live.pop(run.row.number, None) is not None and not self._closed:
             ENGINE_LOG.error("run %s is dropped by worker %s: %s", run.row.id, self.worker, error)
             self._on_left(run.row, None)

@@ -169,7 +169,7 @@ update holdfast_runs set state = 'ready', worker = null where worker = ? and sta
 
 -- name: unblock_runs
 update holdfast_runs set state = 'ready', reason = null, error = null, worker = null
-where state = 'blocked' and reason = 'nondeterminism' and worker is not ?1
+where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
     and workflow in (select value from json_each(?2));
 
 -- name: wake_due
@@ -243,7 +243,8 @@ select exists (
 
 -- name: has_blocked
 select exists (
-    select 1 from holdfast_runs where state = 'blocked' and reason = 'nondeterminism' and worker is not ?1
+    select 1 from holdfast_runs
+    where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
         and workflow in (select value from json_each(?2))
 );
 

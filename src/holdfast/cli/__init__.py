@@ -1,8 +1,8 @@
 """The `holdfast` command.
 
 Answers go to stdout, everything else (progress, logs, errors) to stderr. `-o json` and `-o jsonl` are for programs, and
-their errors are JSON, too. The process ends with one of the codes in `problems.ExitCode`. Commands are imported when they
-are called, so that `holdfast version` does not pay for `holdfast demo`.
+their errors are JSON, too. The process ends with one of the codes in `problems.ExitCode`. Commands are imported when
+they are called, so that `holdfast version` does not pay for `holdfast demo`.
 
 An error of Holdfast is one line for a person, never a traceback; what we did not expect is one line that asks for a
 report.

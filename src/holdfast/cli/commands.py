@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from holdfast import __version__
 from holdfast.cli.settings import shared_options
 
 # name: (module, attribute, help). The help stands here so that `holdfast --help` imports no command.
@@ -62,7 +63,7 @@ _CONTEXT: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_c
 
 @click.group(cls=LazyGroup, context_settings=_CONTEXT, no_args_is_help=False, invoke_without_command=True)
 @shared_options
-@click.version_option(package_name="holdfast", message="holdfast %(version)s")
+@click.version_option(__version__, message="holdfast %(version)s")
 @click.pass_context
 def holdfast(context: click.Context) -> None:
     """Durable workflows for Python, on a file.

@@ -78,8 +78,10 @@ def _facts(run: RunInfo, seen: datetime) -> Iterator[tuple[str, str]]:
         yield "due", instant(run.due_at, seen)
     if run.deadline_at is not None and run.ended_at is None:
         yield "deadline", instant(run.deadline_at, seen)
-    if run.started_at is not None:
-        yield "took" if run.ended_at else "running for", duration((run.ended_at or seen) - run.started_at)
+    if run.started_at is not None and run.ended_at is not None:
+        yield "took", duration(run.ended_at - run.started_at)
+    elif run.started_at is not None:
+        yield "started", instant(run.started_at, seen)
     rare = {
         "worker": run.worker,
         "request": run.request,
@@ -123,6 +125,11 @@ class _Layout:
     bar: int
     begin: datetime
     span: timedelta
+    delivered: dict[int, datetime]
+
+    def called(self, entry: Entry) -> datetime:
+        """When the workflow asked for it: for what has no start of its own, the last outcome that came before."""
+        return entry.started_at or self.delivered.get(entry.after, self.begin)
 
 
 def _entries(viewed: Viewed, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
@@ -146,8 +153,9 @@ def _layout(viewed: Viewed, seen: datetime, width: int) -> _Layout:
     name = _clamp(max(cell_len(_name(entry)) for entry in history), NAME_CELLS)
     begin = min([run.started_at or run.created_at, *(e.started_at for e in history if e.started_at)])
     taken = number + name + STATE_CELLS + len("tries") + len("59 min 59 s") + 5 * 2
+    delivered = {entry.ordinal: entry.finished_at for entry in history if entry.ordinal and entry.finished_at}
     span = max((run.ended_at or seen) - begin, timedelta(microseconds=1))
-    return _Layout(number, name, _clamp(width - taken, BAR_CELLS), begin, span)
+    return _Layout(number, name, _clamp(width - taken, BAR_CELLS), begin, span, delivered)
 
 
 def _captions(layout: _Layout) -> Text:
@@ -168,7 +176,7 @@ def _entry(entry: Entry, layout: _Layout, seen: datetime) -> Text:
         "  ",
         (f"{state:<{STATE_CELLS}}", style),
         f"  {tries:>5}",
-        f"  {_took(entry, seen):>11}",
+        f"  {_took(entry, layout, seen):>11}",
         "  ",
         (_bar(entry, layout, seen), style),
     )
@@ -178,18 +186,15 @@ def _name(entry: Entry) -> str:
     return entry.name if entry.kind in {"step", entry.name} or not entry.name else f"{entry.kind} {entry.name}"
 
 
-def _took(entry: Entry, seen: datetime) -> str:
-    if entry.started_at is None:
-        return ""
-    return duration((entry.finished_at or seen) - entry.started_at)
+def _took(entry: Entry, layout: _Layout, seen: datetime) -> str:
+    return duration((entry.finished_at or seen) - layout.called(entry)) if entry.kind in {"step", "timer"} else ""
 
 
 def _bar(entry: Entry, layout: _Layout, seen: datetime) -> str:
     """Where in the run's time the entry ran: at least one cell, however short it was."""
-    first = entry.started_at or entry.finished_at
-    if first is None:
-        return ""
-    start = _cell(first, layout)
+    if entry.seq < 0 and entry.finished_at is None and entry.started_at is None:
+        return ""  # came from outside, at no known instant
+    start = _cell(layout.called(entry), layout)
     stop = max(_cell(entry.finished_at or seen, layout), start)
     return " " * start + ("━" if entry.finished_at else "╍") * (stop - start + 1)
 

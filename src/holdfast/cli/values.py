@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 import msgspec
 
 from holdfast.errors import UsageError
 
+if TYPE_CHECKING:
+    _ParamType: TypeAlias = click.ParamType[Any]  # generic to type checkers, not in every release
+else:
+    _ParamType = click.ParamType
+
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|)")
 _SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-class Duration(click.ParamType):
+class Duration(_ParamType):
     """Seconds, or a number with a unit: `30`, `1.5s`, `250ms`, `10m`, `2h`, `7d`."""
 
     name = "DURATION"
@@ -30,7 +35,7 @@ class Duration(click.ParamType):
         return float(match[1]) * _SECONDS[match[2]]
 
 
-class Instant(click.ParamType):
+class Instant(_ParamType):
     """ISO 8601, such as `2026-03-01T09:00` (this computer's time zone) or `2026-03-01T09:00+01:00`."""
 
     name = "INSTANT"

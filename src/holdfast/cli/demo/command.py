@@ -69,10 +69,10 @@ async def _perform(orders: Sequence[Order], console: Console, *, folder: Path, k
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     arrow = "->" if console.options.ascii_only else "→"
     screen = Screen(console, orders=len(orders))
-    times = "is not killed" if not kills else f"is killed {kills} time{'s' * (kills != 1)} on the way"
+    killed = "not killed" if not kills else "killed once" if kills == 1 else f"killed {kills} times"
     screen.title(
         f"Holdfast demo: {len(orders):,} orders, reserve {arrow} charge {arrow} ship {arrow} notify",
-        f"The services are slow and fail at random. The worker {times}. Seed {seed}.",
+        f"Services are slow and fail at random; the worker is {killed}. Seed {seed}.",
     )
     with screen:
         return await Drive(orders, folder=folder, kills=kills, seed=seed, screen=screen).run()
@@ -123,7 +123,7 @@ def show(console: Console, outcome: Outcome, *, kills: int, kept: Path | None) -
     console.print()
     show_summary(console, _rows(outcome, kills))
     console.print()
-    console.print(_conclusion(outcome), soft_wrap=True, highlight=False)
+    console.print(_conclusion(outcome), soft_wrap=not console.is_terminal, highlight=False)
     console.print(Text(_next_move(outcome, kept), style="dim"), soft_wrap=True, highlight=False)
 
 
@@ -146,8 +146,11 @@ def _conclusion(outcome: Outcome) -> Text:
     if not outcome.audit.passed:
         failed = sum(not check.holds for check in outcome.audit.checks)
         return Text(f"The books do not agree: {failed} of {len(outcome.audit.checks)} checks failed.", style="bold red")
-    killed = "" if not outcome.kills else f"The worker was killed {outcome.kills} time{'s' * (outcome.kills != 1)}. "
-    return Text(f"{killed}All {outcome.orders:,} orders were charged exactly once, and none was lost.", style="bold")
+    times = "once" if outcome.kills == 1 else f"{outcome.kills} times"
+    orders = f"all {outcome.orders:,} orders were" if outcome.orders != 1 else "the only order was"
+    killed = f"Killed {times}: " if outcome.kills else ""
+    sentence = f"{killed}{orders} charged exactly once, and none was lost."
+    return Text(sentence[:1].upper() + sentence[1:], style="bold")
 
 
 def _next_move(outcome: Outcome, kept: Path | None) -> str:

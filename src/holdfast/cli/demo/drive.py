@@ -122,6 +122,7 @@ class Drive:
             await self._start_runs()
             began = loop.time()
             worker = await self._start_worker(1)
+            self._screen.event(f"{worker.name} starts (pid {worker.pid})")
             with closing(self._connect()) as connection:
                 worker, kills = await self._work(connection, worker)
             seconds = loop.time() - began
@@ -129,7 +130,7 @@ class Drive:
             await service.dismiss(LEAVE_SECONDS)
         finally:
             await self._kill_children()
-        self._screen.event("all orders have ended; worker and provider have left; auditing")
+        self._screen.event("every order has ended, worker and provider have left; the audit")
         return Outcome(
             audit=audit(self._orders, database=self._folder / DATABASE, ledger=self._folder / LEDGER),
             orders=len(self._orders),
@@ -150,13 +151,13 @@ class Drive:
         self._children.append(child)
         port = await child.first_line(START_SECONDS)
         self._environment |= {PORT_VARIABLE: port, SEED_VARIABLE: str(self._seed)}
-        self._screen.event(f"payment provider listens on 127.0.0.1:{port} (pid {child.pid}), with its own ledger")
+        self._screen.event(f"the payment provider is up (pid {child.pid}), with a ledger of its own")
         return child
 
     async def _start_runs(self) -> None:
         async with make_app(self._folder / DATABASE).client() as client:
             await client.start_many(Start(fulfil, order, id=order.order_id) for order in self._orders)
-        self._screen.event(f"{len(self._orders):,} runs started: they are in the database, nobody executes them yet")
+        self._screen.event(f"{len(self._orders):,} runs are in the database; nobody executes them yet")
 
     async def _start_worker(self, number: int) -> Child:
         child = await Child.start(
@@ -166,7 +167,6 @@ class Drive:
             environment=self._environment,
         )
         self._children.append(child)
-        self._screen.event(f"{child.name} starts (pid {child.pid})")
         return child
 
     async def _work(self, connection: sqlite3.Connection, worker: Child) -> tuple[Child, int]:
@@ -179,8 +179,7 @@ class Drive:
             self._show(look, worker, kills)
             if look.ended >= len(self._orders):
                 return worker, kills
-            if worker.has_ended:
-                raise worker.failure("ended by itself")
+            self._check_alive(worker)
             if look.steps_total != before:
                 before, moved_at = look.steps_total, looked_at
             elif looked_at - moved_at > STALL_SECONDS:
@@ -195,8 +194,7 @@ class Drive:
         """Kill this worker at a random moment from now, start the next, and see it go on."""
         loop = asyncio.get_running_loop()
         await asyncio.sleep(self._chance.uniform(0, KILL_DELAY_SECONDS))
-        if worker.has_ended:
-            raise worker.failure("ended by itself")
+        self._check_alive(worker)
         await worker.kill()
         killed_at, look = loop.time(), _look(connection)
         held = look.states.get("running", 0)
@@ -205,14 +203,21 @@ class Drive:
         following = await self._start_worker(kills + 1)
         while (now := _look(connection)).steps_total == look.steps_total and now.ended < len(self._orders):
             self._show(now, following, kills)
-            if following.has_ended or loop.time() - killed_at > STALL_SECONDS:
-                raise following.failure("does not go on")
+            self._check_alive(following)
+            if loop.time() - killed_at > STALL_SECONDS:
+                raise following.failure(f"does not go on within {STALL_SECONDS:g} s")
             await asyncio.sleep(LOOK_SECONDS)
-        self._screen.event(f"{following.name} goes on {loop.time() - killed_at:.2f} s after the kill")
+        seconds = loop.time() - killed_at
+        self._screen.event(f"{following.name} (pid {following.pid}) goes on {seconds:.2f} s after the kill")
         return following
 
     def _show(self, look: Look, worker: Child, kills: int) -> None:
         self._screen.progress(look.steps, ended=look.ended, worker=worker.name, kills=(kills, self._kills))
+
+    def _check_alive(self, worker: Child) -> None:
+        for child in (self._children[0], worker):  # the provider is the first
+            if child.has_ended:
+                raise child.failure("ended by itself")
 
     async def _kill_children(self) -> None:
         for child in self._children:

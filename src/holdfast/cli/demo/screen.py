@@ -32,6 +32,7 @@ class Screen:
 
     def __init__(self, console: Console, *, orders: int) -> None:
         self._console = console
+        self._live: Live | None = None
         self._orders = orders
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
@@ -44,7 +45,6 @@ class Screen:
             console=console,
         )
         self._bars: dict[str, TaskID] = {name: self._progress.add_task(name, total=orders) for name in STEPS}
-        self._live: Live | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal and not self._console.is_dumb_terminal:
@@ -68,14 +68,14 @@ class Screen:
 
     def progress(self, steps: Mapping[str, int], *, ended: int, worker: str, kills: tuple[int, int]) -> None:
         """How far the work is."""
-        line = f"{ended:,} of {self._orders:,} orders done, {sum(steps.values()):,} steps recorded, "
+        line = f"{ended:,} of {self._orders:,} orders done, {sum(steps.values()):,} steps, "
         line += f"{worker} at work, {kills[0]} of {kills[1]} kills"
         if self._live is None:
             self._say_now_and_then(line)
             return
         for name, bar in self._bars.items():
             self._progress.update(bar, completed=steps.get(name, 0))
-        self._status = Text(f"  {self._seconds():6.2f} s  {line}", style="dim")
+        self._status = Text(f"  {self._seconds():6.2f} s  {line}", style="dim", no_wrap=True, overflow="ellipsis")
         self._live.update(self._view())
 
     def _say_now_and_then(self, line: str) -> None:

@@ -1,0 +1,123 @@
+"""Workers and claims: fencing, leaving, order, due instants."""
+
+from __future__ import annotations
+
+from holdfast._model.records import (
+    CancelRequested,
+    PauseRequested,
+    RunParked,
+    RunsUnblocked,
+    WorkerBuried,
+)
+from holdfast.errors import Fenced
+from holdfast.testing.store_conformance.bench import (
+    FAR,
+    OTHER,
+    WORKER,
+    Bench,
+    Check,
+    S,
+    blocked,
+    ended,
+    entry,
+    expect,
+    started,
+)
+
+
+async def a_buried_worker_writes_nothing(bench: Bench) -> None:
+    """Its runs are ready in the transaction that buries it, and from then on its batches are refused whole."""
+    number = await bench.start("a")
+    await bench.submit(entry(number, 1, 1), worker=WORKER)
+    expect(await bench.submit(WorkerBuried(WORKER, 9), worker=OTHER), 1, "orphans")
+    for record in (entry(number, 2, 2), ended(number), started("b"), CancelRequested("a", 9)):
+        expect(type(await bench.refused(record, worker=WORKER)), Fenced, type(record).__name__)
+    expect(await bench.store.detail("b"), None, "a start of the dead")
+    (row,) = await bench.claim(worker=OTHER)
+    expect((row.number, row.has_history, row.claims), (number, True, 1), "the run elsewhere")
+    expect(len(await bench.entries(number)), 1, "its history")
+    expect(await bench.store.renew_lease(WORKER, lease_until=FAR), False, "the lease of the dead")
+    expect(type(await bench.refused(started("c"), worker="never")), Fenced, "an unknown worker")
+
+
+async def a_worker_that_leaves_gives_its_runs_back(bench: Bench) -> None:
+    """Whatever it held when it left is ready for others."""
+    await bench.start("a")
+    await bench.store.leave(WORKER, now=9)
+    expect((await bench.row("a")).state, S.READY, "the run")
+    expect([row.id for row in await bench.claim(worker=OTHER)], ["a"], "claimed elsewhere")
+    expect(type(await bench.refused(started("b"), worker=WORKER)), Fenced, "a batch of the one that left")
+    states = {row.id: row.state for row in await bench.store.workers()}
+    expect(states, {WORKER: "left", OTHER: "live"}, "workers")
+    expect(await bench.store.dead_workers(now=9), [], "nobody is dead: one has left")
+    await bench.store.forget_workers(before=FAR)
+    expect([row.id for row in await bench.store.workers()], [OTHER], "workers that are remembered")
+
+
+async def claims_take_priority_then_first_come(bench: Bench) -> None:
+    """Higher priority first, then the order of the starts; never more than asked for; each run once."""
+    for place, priority in enumerate((0, 5, -1, 5, 0)):
+        await bench.start(f"r{place}", S.READY, priority=priority)
+    order: list[str] = []
+    while rows := await bench.claim(limit=1):
+        order += [row.id for row in rows]
+    expect(order, ["r1", "r3", "r0", "r4", "r2"], "the order")
+    expect(await bench.claim(), [], "nothing is left")
+    expect(set(await bench.states(*order)), {S.RUNNING}, "states")
+
+
+async def claims_leave_unknown_workflows(bench: Bench) -> None:
+    """A run of a workflow that the worker does not know waits, visibly."""
+    await bench.start("a", S.READY, workflow="mystery", timeout_us=100)
+    await bench.start("b", S.READY)
+    expect(await bench.store.has_ready(["flow"]), True, "ready")
+    expect([row.id for row in await bench.claim()], ["b"], "claimed")
+    expect(await bench.store.has_ready(["flow"]), False, "ready afterwards")
+    expect((await bench.row("a")).state, S.READY, "the unknown one")
+    (row,) = await bench.claim("mystery", now=40)
+    expect((row.id, row.started_at, row.deadline_at, row.claims), ("a", 40, 140, 1), "the first claim starts the clock")
+
+
+async def due_runs_are_claimed_and_others_wait(bench: Bench) -> None:
+    """Scheduled and parked runs become claimable when they are due, not before; `next_due` says when."""
+    await bench.start("later", S.SCHEDULED, due_at=100)
+    await bench.submit(RunParked(await bench.start("parked"), WORKER, 50))
+    await bench.submit(RunParked(await bench.start("for good"), WORKER, None))
+    expect(await bench.store.next_due(), 50, "the next")
+    expect(await bench.claim(now=49), [], "nothing is due")
+    expect([row.id for row in await bench.claim(now=50)], ["parked"], "due at its instant")
+    expect(await bench.store.next_due(), 100, "the next after it")
+    expect([row.id for row in await bench.claim(now=1000)], ["later"], "due later")
+    expect(await bench.store.next_due(), None, "no further")
+
+
+async def runs_that_stand_aside_do_not_hold_up_timers(bench: Bench) -> None:
+    """However many paused runs have a due instant in the past."""
+    ids = [f"p{i}" for i in range(1500)]
+    await bench.post([started(i, S.SCHEDULED, due_at=5) for i in ids])
+    await bench.post([PauseRequested(i, 3) for i in ids])
+    await bench.start("due", S.SCHEDULED, due_at=6)
+    expect([row.id for row in await bench.claim(now=10)], ["due"], "the run that is due")
+
+
+async def blocked_runs_are_for_other_workers(bench: Bench) -> None:
+    """Only a run that another worker found not to match is tried again, never one blocked for another reason."""
+    await bench.submit(blocked(await bench.start("a")))
+    await bench.submit(blocked(await bench.start("b"), "poison"))
+    expect(await bench.store.has_blocked(WORKER, ["flow"]), False, "for the worker that found it")
+    expect(await bench.submit(RunsUnblocked(WORKER, ("flow",))), 0, "by that worker")
+    expect(await bench.store.has_blocked(OTHER, ["mystery"]), False, "for one that does not know it")
+    expect(await bench.store.has_blocked(OTHER, ["flow"]), True, "for one that does")
+    expect(await bench.submit(RunsUnblocked(OTHER, ("flow",))), 1, "by that one")
+    expect(await bench.states("a", "b"), [S.READY, S.BLOCKED], "states")
+
+
+CHECKS: tuple[Check, ...] = (
+    a_buried_worker_writes_nothing,
+    a_worker_that_leaves_gives_its_runs_back,
+    claims_take_priority_then_first_come,
+    claims_leave_unknown_workflows,
+    due_runs_are_claimed_and_others_wait,
+    runs_that_stand_aside_do_not_hold_up_timers,
+    blocked_runs_are_for_other_workers,
+)

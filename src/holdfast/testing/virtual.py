@@ -1,0 +1,137 @@
+"""Virtual time: an event loop whose clock jumps when nothing is left to do.
+
+A workflow that sleeps for three days is tested in milliseconds: when every task waits and nothing is under way in
+another thread, the clock is set to the next timer instead of waiting for it. This holds for everything on the loop,
+`asyncio.sleep` in step bodies and timeouts of steps included, so time passes in one order for all of them.
+
+What is under way elsewhere keeps the clock still: calls into the store's threads (`outside`) for as long as they take,
+threads of step bodies and open sockets for a short real while, because such a body may be meant to run into its timeout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any, Final
+
+EPOCH_US: Final = 1_893_456_000_000_000
+"""Virtual time begins on 2030-01-01."""
+GRACE_SECONDS: Final = 0.02
+"""Real time that threads and sockets get before the clock jumps."""
+POLL_STRETCH: Final = 3_600
+"""By what the periods of the engine's own polls grow, so that a virtual day is not 86,400 looks at the database."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in virtual time.
+
+    Args:
+        start: the first instant of `time()`, in seconds.
+
+    Attributes:
+        outside: calls under way in threads that are sure to answer; while there are any, the clock stands still.
+        threads: step bodies under way in threads; they get `GRACE_SECONDS`.
+        on_idle: called before the clock jumps; true when it found something to do, so that the jump waits.
+    """
+
+    def __init__(self, *, start: float = 0.0) -> None:
+        self.seconds = start
+        self.outside = 0
+        self.threads = 0
+        self.on_idle: Callable[[], bool] = _nothing_to_do
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self.seconds
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+        """As ever; the polls of the engine's background services are stretched."""
+        return self.call_at(self.seconds + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+        """As ever; the polls of the engine's background services are stretched."""
+        task = asyncio.current_task(self)
+        if task is not None and task.get_name().startswith("holdfast-"):
+            when += (when - self.seconds) * POLL_STRETCH
+        return super().call_at(when, callback, *args, context=context)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """As ever; the thread keeps the clock still for its grace time."""
+        future = super().run_in_executor(executor, func, *args)
+        self.threads += 1
+        future.add_done_callback(self._thread_ended)
+        return future
+
+    def _thread_ended(self, _future: object) -> None:
+        self.threads -= 1
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Waits for files only while somebody else is at work; else lets the clock jump."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> Any:
+        loop = self._loop
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        if loop.outside:
+            return super().select(None)
+        if loop.threads or len(self.get_map()) > 1:  # one is the loop's own wake-up pipe
+            ready = super().select(GRACE_SECONDS)
+            if ready:
+                return ready
+        if loop.on_idle():
+            return []
+        if timeout is None:
+            return super().select(None)
+        loop.seconds += timeout + 1e-6  # a little more, so that rounding never makes a timer not quite due
+        return []
+
+
+class VirtualWorld:
+    """The `World` of one life of a process in virtual time.
+
+    Args:
+        loop: whose time it is.
+        life: makes ids unique among the lives of one experiment.
+        seed: what every run is seeded with, so that lives and repetitions draw the same random numbers.
+    """
+
+    def __init__(self, loop: VirtualLoop, *, life: int, seed: int) -> None:
+        self._loop = loop
+        self._life = life
+        self._seed = seed
+        self._ids = 0
+
+    def now_us(self) -> int:
+        """Virtual microseconds UTC."""
+        return EPOCH_US + int(self._loop.seconds * 1_000_000)
+
+    def new_id(self) -> str:
+        """26 characters; later ones sort later."""
+        self._ids += 1
+        return f"{self._life:010d}{self._ids:016d}"
+
+    def seed(self) -> int:
+        """Always the same."""
+        return self._seed
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """In the loop's next turn."""
+        self._loop.call_soon(callback)
+
+    def call_later(self, delay_us: int, callback: Callable[[], object]) -> Callable[[], None]:
+        """After virtual microseconds. Not stretched: these are the timers of runs."""
+        when = self._loop.seconds + delay_us / 1_000_000
+        cancel: Callable[[], None] = asyncio.SelectorEventLoop.call_at(self._loop, when, callback).cancel
+        return cancel
+
+
+def _nothing_to_do() -> bool:
+    return False

@@ -1,0 +1,281 @@
+"""Starting, seeing and steering runs from the command line, on a real database that a real worker has worked on."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+
+RUN_KEYS = {
+    *("id", "workflow", "state", "input", "output", "error", "reason", "attributes", "priority", "worker", "request"),
+    *("generation", "claims", "forked_from", "created_at", "due_at", "started_at", "ended_at", "deadline_at"),
+}
+ENTRY_KEYS = {
+    *("seq", "after", "ordinal", "kind", "name", "state", "input", "output", "error", "attempts"),
+    *("started_at", "finished_at", "due_at"),
+}
+
+# start
+
+
+def test_start_prints_nothing_but_the_id(cli: Cli) -> None:
+    answer = cli("start", "checkout", "order=A", "--id", "o1")
+    assert (answer.code, answer.out, answer.err) == (0, "o1\n", "")
+
+
+def test_start_takes_pairs_as_json_or_text(cli: Cli) -> None:
+    words = ["a=1", "b=text", 'c="1"', "d=[1,2]", "e=null", "f=x=y", "g="]
+    run = cli("start", "any", *words, "-o", "json").json
+    assert run["input"] == {"a": 1, "b": "text", "c": "1", "d": [1, 2], "e": None, "f": "x=y", "g": ""}
+
+
+def test_start_takes_one_json_object(cli: Cli) -> None:
+    assert cli("start", "any", '{"a": {"b": 1}}', "-o", "jsonl").json["input"] == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("words", [["[1]"], ["{1"], ["order"], ["=1"], ["a=1", "a=2"], ['{"a":1}', "b=2"]])
+def test_start_refuses_other_arguments_and_writes_nothing(cli: Cli, shop: Path, words: list[str]) -> None:
+    answer = cli("start", "any", *words)
+    assert answer.code == 2
+    assert "(hint: " in answer.err
+    assert not (shop / "orders.db").exists()
+
+
+def test_start_passes_its_options_on(cli: Cli) -> None:
+    options = ["--priority", "7", "--delay", "2h", "--timeout", "10m", "--attribute", "customer=anna", "--attribute", "n=1"]
+    run = cli("start", "any", *options, "-o", "json").json
+    assert set(run) == RUN_KEYS
+    assert (run["priority"], run["state"]) == (7, "scheduled")
+    assert run["attributes"] == {"customer": "anna", "n": 1}
+    assert run["due_at"] > run["created_at"]
+
+
+def test_start_at_an_instant(cli: Cli) -> None:
+    run = cli("start", "any", "--at", "2999-03-01T09:00+01:00", "-o", "json").json
+    assert run["due_at"] == "2999-03-01T08:00:00Z"
+
+
+@pytest.mark.parametrize("option", [("--delay", "soon"), ("--at", "noon"), ("--timeout", "5 weeks"), ("--priority", "x")])
+def test_start_refuses_options_it_cannot_read(cli: Cli, option: tuple[str, str]) -> None:
+    answer = cli("start", "any", *option)
+    assert answer.code == 2
+    assert option[1] in answer.err
+
+
+def test_start_checks_name_and_arguments_against_an_app(cli: Cli) -> None:
+    misspelt = cli("start", "chekout", "--app", "shop:app", "-o", "json")
+    assert (misspelt.code, misspelt.error["hint"]) == (2, "did you mean 'checkout'?")
+    wrong = cli("start", "checkout", "order=7", "--app", "shop:app")
+    assert wrong.code == 2
+    assert "order" in wrong.err
+    assert cli("start", "checkout", 'order="7"', "--app", "shop:app", "--id", "o7").out == "o7\n"
+
+
+def test_start_of_the_same_id_is_the_same_run_or_a_conflict(cli: Cli) -> None:
+    assert cli("start", "any", "a=1", "--id", "x").code == 0
+    assert cli("start", "any", "a=1", "--id", "x").out == "x\n"
+    assert cli("start", "any", "a=2", "--id", "x").code == 6
+    assert cli("start", "any", "a=1", "--id", "x", "--on-conflict", "raise", "-o", "json").error["code"] == "run-conflict"
+
+
+def test_start_takes_parameters_that_are_called_like_its_options(cli: Cli) -> None:
+    run = cli("start", "optioned", "id=a", "timeout=5", "--app", "shop:app", "--id", "r", "-o", "json").json
+    assert (run["id"], run["input"]) == ("r", {"id": "a", "timeout": 5})
+
+
+# ls
+
+
+def test_ls_lists_newest_first(worked_off: Cli) -> None:
+    runs = worked_off("ls", "-o", "json").json
+    assert [run["id"] for run in runs] == ["ready-1", "later", "declined-1", "order-17"]
+    assert all(set(run) == RUN_KEYS for run in runs)
+    assert [json.loads(line) for line in worked_off("ls", "-o", "jsonl").out.splitlines()] == runs
+
+
+def test_ls_filters(worked_off: Cli) -> None:
+    def ids(*args: str) -> list[str]:
+        return [run["id"] for run in worked_off("ls", *args, "-o", "jsonl").lines]
+
+    assert ids("--state", "failed") == ["declined-1"]
+    assert ids("--state", "failed,ready") == ["ready-1", "declined-1"]
+    assert ids("--workflow", "checkout") == ["order-17"]
+    assert ids("--attribute", "customer=anna") == ["order-17"]
+    assert ids("--limit", "1") == ["ready-1"]
+    assert worked_off("ls", "--state", "faild").code == 2
+
+
+def test_ls_table_shows_what_matters(worked_off: Cli) -> None:
+    rows = {line.split()[0]: line for line in worked_off("ls").out.splitlines()}
+    assert "✗ failed" in rows["declined-1"]
+    assert "ValueError: the card was declined" in rows["declined-1"]
+    assert "customer=anna" in rows["order-17"]
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "140"])
+def test_ls_never_cuts_an_id(cli: Cli, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    long = "order-" + "x" * 120
+    cli("start", "any", "--id", long)
+    assert long in cli("ls").out.split()
+
+
+def test_empty_listing_says_so_on_stderr(cli: Cli) -> None:
+    cli("migrate")
+    answer = cli("ls")
+    assert (answer.out, answer.err) == ("", "no runs\n")
+    assert cli("ls", "-o", "json").json == []
+    assert cli("ls", "-o", "jsonl").out == ""
+
+
+# show
+
+
+def test_show_as_json_is_the_run_with_its_history(worked_off: Cli) -> None:
+    shown = worked_off("show", "order-17", "-o", "json").json
+    assert set(shown) == RUN_KEYS | {"history"}
+    assert [(e["name"], e["state"], e["attempts"]) for e in shown["history"]] == [
+        ("charge", "succeeded", 2),
+        ("pack", "succeeded", 1),
+    ]
+    assert all(set(entry) == ENTRY_KEYS for entry in shown["history"])
+    assert shown["history"][0]["input"] == {"order": "A-17", "cents": 5}
+
+
+def test_show_draws_header_and_timeline(worked_off: Cli) -> None:
+    out = worked_off("show", "declined-1").out
+    assert out.splitlines()[0].split() == ["declined-1", "declined", "✗", "failed"]
+    assert "ValueError: the card was declined" in out
+    assert "shop.py:" in out
+    assert "Traceback" not in out
+    assert "━" in out
+    assert "Traceback" in worked_off("show", "declined-1", "--traceback").out
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_show_fits_the_terminal(worked_off: Cli, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for run_id in ("order-17", "declined-1", "later"):
+        assert max(map(len, worked_off("show", run_id).out.splitlines())) <= columns
+
+
+def test_show_of_an_unknown_run_is_not_found(worked_off: Cli) -> None:
+    answer = worked_off("show", "order-18")
+    assert (answer.code, answer.out) == (3, "")
+    assert answer.err == "error: no run with id 'order-18' (hint: list the runs with `holdfast ls`)\n"
+
+
+def test_show_watch_ends_when_the_run_has(worked_off: Cli) -> None:
+    lines = worked_off("show", "order-17", "--watch", "-o", "jsonl").lines
+    assert [line["state"] for line in lines] == ["succeeded"]
+
+
+# wait
+
+
+def test_wait_prints_the_result(worked_off: Cli) -> None:
+    assert worked_off("wait", "order-17").json == {"payment": "payment-A-17"}
+    assert worked_off("wait", "order-17", "-o", "jsonl").out == '{"payment":"payment-A-17"}\n'
+
+
+def test_wait_for_a_failed_run(worked_off: Cli) -> None:
+    answer = worked_off("wait", "declined-1", "-o", "json")
+    assert (answer.code, answer.out, answer.error["code"]) == (4, "", "run-failed")
+    assert answer.error["message"] == "run 'declined-1' failed: ValueError: the card was declined"
+
+
+def test_wait_for_a_cancelled_run(worked_off: Cli) -> None:
+    worked_off("cancel", "later")
+    assert worked_off("wait", "later").code == 4
+
+
+def test_wait_times_out(worked_off: Cli) -> None:
+    answer = worked_off("wait", "ready-1", "--timeout", "1ms", "-o", "json")
+    assert (answer.code, answer.error["code"]) == (5, "wait-timeout")
+    assert "ready" in answer.error["message"]
+
+
+def test_wait_for_an_unknown_run(worked_off: Cli) -> None:
+    assert worked_off("wait", "nobody").code == 3
+
+
+# cancel, pause, resume, retry, fork
+
+
+def test_runs_are_steered(worked_off: Cli) -> None:
+    assert worked_off("pause", "ready-1", "-o", "json").json == [{"id": "ready-1", "state": "paused"}]
+    assert worked_off("resume", "ready-1", "-o", "json").json == [{"id": "ready-1", "state": "ready"}]
+    assert worked_off("retry", "declined-1", "-o", "jsonl").lines == [{"id": "declined-1", "state": "ready"}]
+    assert worked_off("cancel", "later").out.split() == ["later", "–", "cancelled"]
+
+
+def test_retry_of_a_succeeded_run_is_a_conflict(worked_off: Cli) -> None:
+    assert worked_off("retry", "order-17").code == 6
+
+
+def test_every_run_is_steered_and_the_first_failure_is_the_exit_code(worked_off: Cli) -> None:
+    answer = worked_off("pause", "nobody", "ready-1", "-o", "json")
+    assert (answer.code, answer.json) == (3, [{"id": "ready-1", "state": "paused"}])
+    assert answer.error["code"] == "run-not-found"
+
+
+def test_steering_needs_ids_or_conditions(worked_off: Cli) -> None:
+    assert worked_off("pause").code == 2
+    assert worked_off("pause", "ready-1", "--workflow", "sleeper").code == 2
+
+
+def test_cancel_of_several_needs_a_yes(worked_off: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    for what in (("later", "ready-1"), ("--workflow", "sleeper")):
+        answer = worked_off("cancel", *what, "-o", "json")
+        assert (answer.code, answer.error["code"]) == (7, "confirmation-needed")
+    assert worked_off("ls", "--state", "cancelled", "-o", "json").json == []
+    answer = worked_off("cancel", "--workflow", "sleeper", "--yes", "-o", "jsonl")
+    assert {line["id"] for line in answer.lines} == {"later", "ready-1"}
+    assert worked_off("cancel", "--workflow", "sleeper").err == "no runs to cancel\n"
+
+
+@pytest.mark.parametrize(("typed", "code"), [("y\n", 0), ("n\n", 7)])
+def test_cancel_of_several_asks_on_a_terminal(
+    worked_off: Cli, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
+) -> None:
+    stdin = io.StringIO(typed)
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert worked_off("cancel", "later", "ready-1").code == code
+
+
+def test_fork_prints_the_new_id(worked_off: Cli) -> None:
+    assert worked_off("fork", "declined-1", "--at", "2", "--id", "again").out == "again\n"
+    forked = worked_off("show", "again", "-o", "json").json
+    assert (forked["state"], forked["forked_from"]) == ("ready", "declined-1")
+    assert [entry["name"] for entry in forked["history"]] == ["pack"]
+
+
+def test_fork_takes_a_result_in_place_of_an_entry(worked_off: Cli) -> None:
+    run = worked_off("fork", "declined-1", "--at", "2", "--result", '{"ok": true}', "-o", "json").json
+    history = worked_off("show", run["id"], "-o", "json").json["history"]
+    assert history[1]["output"] == {"ok": True}
+
+
+def test_fork_at_an_entry_that_is_not_there(worked_off: Cli) -> None:
+    assert worked_off("fork", "declined-1", "--at", "9").code == 2
+    assert worked_off("fork", "nobody", "--at", "1").code == 3
+    assert worked_off("fork", "declined-1", "--at", "1", "--id", "order-17").code == 6
+
+
+# stats
+
+
+def test_stats_count_runs_and_name_workers(worked_off: Cli) -> None:
+    seen = worked_off("stats", "-o", "json").json
+    assert {"workflow": "checkout", "state": "succeeded", "runs": 1} in seen["runs"]
+    assert set(seen["workers"][0]) == {"id", "host", "pid", "state", "started_at", "lease_until"}
+    assert "sleeper" in worked_off("stats").out
