@@ -33,7 +33,8 @@ class Holdfast(Client):
     Args:
         uri: the database, such as ``sqlite:///orders.db`` (relative) or ``sqlite:////var/lib/orders.db``;
             ``?synchronous=normal`` trades the last commits of a power cut for speed. By default `HOLDFAST_URI`, then
-            `uri` in ``holdfast.toml`` or ``[tool.holdfast]`` of ``pyproject.toml`` here, then ``sqlite:///holdfast.db``.
+            `uri` in ``holdfast.toml`` or ``[tool.holdfast]`` of ``pyproject.toml`` here, then
+            ``sqlite:///holdfast.db``.
         worker: how runs are executed here.
         journal: bounds of the journal.
 
@@ -61,11 +62,11 @@ class Holdfast(Client):
         return f"<Holdfast {self.uri!r}, workflows: {', '.join(sorted(self._known)) or 'none'}>"
 
     @overload
-    def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
+    def workflow(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def workflow(self, function: Callable[P, R], /) -> SyncWorkflow[P, R]: ...
     @overload
-    def workflow(self, *, name: str | None = None) -> WorkflowDecorator: ...
+    def workflow(self, /, *, name: str | None = None) -> WorkflowDecorator: ...
     def workflow(self, function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
         """Make a function a workflow of this app; like `holdfast.workflow` followed by `include`."""
         decorate = WorkflowDecorator(name=name, register=self.include)
@@ -101,7 +102,9 @@ class Holdfast(Client):
         Args:
             worker: also execute runs, on an event loop in a background thread.
         """
-        return SyncClient(lambda: Client(self._known, lambda: self._new_engine(self._worker_options if worker else None)))
+        return SyncClient(
+            lambda: Client(self._known, lambda: self._new_engine(self._worker_options if worker else None))
+        )
 
     def _new_engine(self, worker: WorkerOptions | None) -> Engine:
         return Engine(

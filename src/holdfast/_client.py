@@ -141,8 +141,9 @@ class Run(Generic[T]):
             WaitTimeout: it has not ended yet.
         """
         _options.check_wait(timeout)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 ended = await self._ended()
         except TimeoutError:
             if not limit.expired():
@@ -326,13 +327,19 @@ class Client:
     @overload
     async def start(self, workflow: Workflow[..., R], /, *args: Any, priority: int, **kwargs: Any) -> Run[R]: ...
     @overload
-    async def start(self, workflow: Workflow[..., R], /, *args: Any, delay: float | timedelta, **kwargs: Any) -> Run[R]: ...
+    async def start(
+        self, workflow: Workflow[..., R], /, *args: Any, delay: float | timedelta, **kwargs: Any
+    ) -> Run[R]: ...
     @overload
     async def start(self, workflow: Workflow[..., R], /, *args: Any, at: datetime, **kwargs: Any) -> Run[R]: ...
     @overload
-    async def start(self, workflow: Workflow[..., R], /, *args: Any, timeout: float | timedelta, **kwargs: Any) -> Run[R]: ...
+    async def start(
+        self, workflow: Workflow[..., R], /, *args: Any, timeout: float | timedelta, **kwargs: Any
+    ) -> Run[R]: ...
     @overload
-    async def start(self, workflow: Workflow[..., R], /, *args: Any, attributes: Mapping[str, Any], **kwargs: Any) -> Run[R]: ...
+    async def start(
+        self, workflow: Workflow[..., R], /, *args: Any, attributes: Mapping[str, Any], **kwargs: Any
+    ) -> Run[R]: ...
     @overload
     async def start(self, workflow: str, /, *args: Any, **kwargs: Any) -> Run[Any]: ...
     async def start(self, workflow: Any, /, *args: Any, **kwargs: Any) -> Run[Any]:
@@ -461,7 +468,9 @@ class Client:
     ) -> tuple[Workflow[..., Any] | None, RunStarted]:
         engine = self._engine
         definition, name = self._resolve(workflow, executes=engine.worker is not None)
-        text = _options.raw_input(name, args, kwargs) if definition is None else definition.arguments.encode(args, kwargs)
+        text = (
+            _options.raw_input(name, args, kwargs) if definition is None else definition.arguments.encode(args, kwargs)
+        )
         _options.check_size(f"the arguments of workflow {name!r}", text)
         now = engine.world.now_us()
         due_at = options.due_us(now)
@@ -504,7 +513,11 @@ class Client:
         return definition, workflow
 
     def _handle(
-        self, definition: Workflow[..., Any] | None, record: RunStarted, options: _options.StartOptions, started: Started
+        self,
+        definition: Workflow[..., Any] | None,
+        record: RunStarted,
+        options: _options.StartOptions,
+        started: Started,
     ) -> Run[Any]:
         if not started.created:
             _check_conflict(record, options.on_conflict, started)
@@ -534,7 +547,11 @@ class Client:
             engine.results.ended(run.id, Ended(RunState.CANCELLED, None, None))
         if worker is None or answer.number is None:
             return
-        if answer.after is RunState.RUNNING and answer.worker == worker.id and kind in (CancelRequested, PauseRequested):
+        if (
+            answer.after is RunState.RUNNING
+            and answer.worker == worker.id
+            and kind in (CancelRequested, PauseRequested)
+        ):
             worker.executor.request_soon(answer.number, "cancel" if kind is CancelRequested else "pause")
         elif answer.after in (RunState.READY, RunState.SCHEDULED):
             worker.dispatcher.poke()

@@ -151,7 +151,8 @@ def instant_us(name: str, value: object) -> int:
     """An aware datetime as microseconds UTC."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise UsageError(
-            f"{name}={value!r} must be a datetime with a time zone", hint="for example datetime.now(UTC) + timedelta(...)"
+            f"{name}={value!r} must be a datetime with a time zone",
+            hint="for example datetime.now(UTC) + timedelta(...)",
         )
     return (value - _EPOCH) // timedelta(microseconds=1)
 

@@ -39,7 +39,10 @@ ENTROPY_BYTES = 4096
 
 
 class SystemWorld:
-    """The real one. Entropy is fetched in blocks, since a call of the system for every id is slow; never across a fork."""
+    """The real one.
+
+    Entropy is fetched in blocks, since a call of the system for every id is slow; a forked child fetches its own.
+    """
 
     def __init__(self) -> None:
         self._entropy = b""

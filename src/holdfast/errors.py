@@ -233,7 +233,9 @@ class NondeterminismError(WorkflowError):
 
     def __init__(self, *, run_id: str, seq: int, recorded: str, requested: str, hint: str) -> None:
         super().__init__(
-            f"run {run_id!r} does not repeat its history at entry {seq}:\n  recorded:  {recorded}\n  requested: {requested}\n",
+            f"run {run_id!r} does not repeat its history at entry {seq}:\n"
+            f"  recorded:  {recorded}\n"
+            f"  requested: {requested}\n",
             hint=hint,
         )
         self.run_id = run_id

@@ -49,7 +49,18 @@ def test_start_refuses_other_arguments_and_writes_nothing(cli: Cli, shop: Path, 
 
 
 def test_start_passes_its_options_on(cli: Cli) -> None:
-    options = ["--priority", "7", "--delay", "2h", "--timeout", "10m", "--attribute", "customer=anna", "--attribute", "n=1"]
+    options = [
+        "--priority",
+        "7",
+        "--delay",
+        "2h",
+        "--timeout",
+        "10m",
+        "--attribute",
+        "customer=anna",
+        "--attribute",
+        "n=1",
+    ]
     run = cli("start", "any", *options, "-o", "json").json
     assert set(run) == RUN_KEYS
     assert (run["priority"], run["state"]) == (7, "scheduled")
@@ -62,7 +73,9 @@ def test_start_at_an_instant(cli: Cli) -> None:
     assert run["due_at"] == "2999-03-01T08:00:00Z"
 
 
-@pytest.mark.parametrize("option", [("--delay", "soon"), ("--at", "noon"), ("--timeout", "5 weeks"), ("--priority", "x")])
+@pytest.mark.parametrize(
+    "option", [("--delay", "soon"), ("--at", "noon"), ("--timeout", "5 weeks"), ("--priority", "x")]
+)
 def test_start_refuses_options_it_cannot_read(cli: Cli, option: tuple[str, str]) -> None:
     answer = cli("start", "any", *option)
     assert answer.code == 2
@@ -82,7 +95,9 @@ def test_start_of_the_same_id_is_the_same_run_or_a_conflict(cli: Cli) -> None:
     assert cli("start", "any", "a=1", "--id", "x").code == 0
     assert cli("start", "any", "a=1", "--id", "x").out == "x\n"
     assert cli("start", "any", "a=2", "--id", "x").code == 6
-    assert cli("start", "any", "a=1", "--id", "x", "--on-conflict", "raise", "-o", "json").error["code"] == "run-conflict"
+    assert (
+        cli("start", "any", "a=1", "--id", "x", "--on-conflict", "raise", "-o", "json").error["code"] == "run-conflict"
+    )
 
 
 def test_start_takes_parameters_that_are_called_like_its_options(cli: Cli) -> None:

@@ -45,7 +45,13 @@ def test_worker_says_when_it_is_ready_and_what_it_did(cli: Cli, process: Process
     worker.send_signal(signal.SIGINT)
     out, err = worker.communicate()
     assert worker.returncode == 0
-    assert json.loads(out) == {"event": "stopped", "worker": event["worker"], "succeeded": 1, "failed": 0, "cancelled": 0}
+    assert json.loads(out) == {
+        "event": "stopped",
+        "worker": event["worker"],
+        "succeeded": 1,
+        "failed": 0,
+        "cancelled": 0,
+    }
     assert f"worker {event['worker']} ready: sqlite:///orders.db" in err
     assert "stopped: 1 succeeded, 0 failed, 0 cancelled" in err
     assert "\x1b" not in err
@@ -72,7 +78,7 @@ def test_sigterm_in_the_middle_of_a_step_gives_the_run_back(cli: Cli, process: P
     second.terminate()
     second.communicate()
     history = cli("show", "l1", "-o", "json").json["history"]
-    assert [(entry["name"], entry["attempts"]) for entry in history][0] == ("pack", 1)
+    assert (history[0]["name"], history[0]["attempts"]) == ("pack", 1)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

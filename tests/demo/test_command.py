@@ -74,7 +74,7 @@ def test_the_outcome_is_there_for_programs_and_the_files_are_removed(sixty: Path
     assert list(temp.iterdir()) == []
 
 
-def test_one_order_that_ends_before_the_kills_is_told_truthfully(sixty: Path, temp: Path) -> None:
+def test_a_single_order_without_kills_gets_its_own_sentence(sixty: Path, temp: Path) -> None:
     sixty.write_text("".join(sixty.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
     done = run("--file", sixty, "--kills", 0, temp=temp)
     assert done.returncode == 0
@@ -101,6 +101,13 @@ def test_a_folder_that_is_not_empty_is_not_touched(temp: Path, tmp_path: Path) -
     assert done.returncode == 2
     assert "is not empty" in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "temp"]
+
+
+def test_a_database_of_the_user_is_refused(temp: Path, tmp_path: Path) -> None:
+    done = run("--db", f"sqlite:///{tmp_path}/mine.db", temp=temp)
+    assert done.returncode == 2
+    assert "database of its own" in done.stderr
+    assert not (tmp_path / "mine.db").exists()
 
 
 class Demo:

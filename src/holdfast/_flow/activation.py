@@ -472,7 +472,9 @@ class Activation:
 
     def _conclude(self, main: asyncio.Task[Any]) -> Conclusion:
         if main.cancelled():
-            error: BaseException | None = asyncio.CancelledError("CancelledError left the workflow, but nobody cancelled it")
+            error: BaseException | None = asyncio.CancelledError(
+                "CancelledError left the workflow, but nobody cancelled it"
+            )
         else:
             error = main.exception()
         if isinstance(error, ContinueAsNew):

@@ -14,7 +14,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from holdfast.errors import NotAllowedInWorkflow
 
@@ -50,10 +50,8 @@ def _awaited_by_as_completed(frame: FrameType | None) -> Iterable[Any] | None:
         if frame is None or frame.f_code.co_filename != _TASKS_FILE:
             return None
         if frame.f_code.co_name == "as_completed":
-            awaited: Iterable[Any] = frame.f_locals["fs"]
-            return awaited
+            return cast("Iterable[Any]", frame.f_locals["fs"])
         if frame.f_code.co_name == "__init__" and "aws" in frame.f_locals:
-            awaited = frame.f_locals["aws"]
-            return awaited
+            return cast("Iterable[Any]", frame.f_locals["aws"])
         frame = frame.f_back
     return None

@@ -38,7 +38,7 @@ class _Definition(Generic[P, R]):
         self.name = _checked_name(self.kind, name if name is not None else getattr(function, "__name__", ""))
         self.is_async = inspect.iscoroutinefunction(function)
         self.arguments = Arguments(function)
-        update_wrapper(self, function)
+        update_wrapper(self, function)  # type: ignore[arg-type]
 
     @cached_property
     def result(self) -> Codec[Any]:
@@ -184,7 +184,7 @@ class WorkflowDecorator:
         self._register = register
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncWorkflow[P, R]: ...
     def __call__(self, function: Callable[P, Any], /) -> Workflow[P, Any]:
@@ -197,7 +197,7 @@ class WorkflowDecorator:
 
 
 @overload
-def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...
+def workflow(function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncWorkflow[P, R]: ...  # type: ignore[overload-overlap]
 @overload
 def workflow(function: Callable[P, R], /) -> SyncWorkflow[P, R]: ...
 @overload
@@ -233,11 +233,12 @@ def _check_function(kind: str, function: object) -> None:
     if not inspect.isfunction(function):
         raise UsageError(
             f"@{kind} needs a function, not {function!r}",
-            hint="decorate a `def` or an `async def` at module level; for a method or a callable object, wrap it in one",
+            hint="decorate a `def` or an `async def` at module level; wrap a method or a callable object in one",
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(
-            f"@{kind} on generator function {function.__qualname__!r}", hint="return a list, or yield outside of it"
+            f"@{kind} on generator function {function.__qualname__!r}",
+            hint="return a list, or yield outside of it",
         )
 
 

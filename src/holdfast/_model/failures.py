@@ -20,7 +20,6 @@ it. Exceptions that mean something to the interpreter, such as SystemExit, are n
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 import builtins
 import datetime
 import decimal
@@ -28,6 +27,7 @@ import importlib
 import traceback
 import types
 import uuid
+from asyncio import CancelledError
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -31,7 +31,13 @@ class Dispatcher:
     """
 
     def __init__(
-        self, *, store: Store, journal: Journal, executor: Executor, world: World, workflows: Callable[[], tuple[str, ...]]
+        self,
+        *,
+        store: Store,
+        journal: Journal,
+        executor: Executor,
+        world: World,
+        workflows: Callable[[], tuple[str, ...]],
     ) -> None:
         self._store = store
         self._journal = journal

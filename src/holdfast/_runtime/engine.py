@@ -160,4 +160,6 @@ class Engine:
 
 def _say(trouble: StoreError | None) -> None:
     report: Callable[..., None] = ENGINE_LOG.info if trouble is None else ENGINE_LOG.warning
-    report("the store accepts writes again" if trouble is None else f"writing is delayed, will be tried again: {trouble}")
+    report(
+        "the store accepts writes again" if trouble is None else f"writing is delayed, will be tried again: {trouble}"
+    )

@@ -28,7 +28,7 @@ import heapq
 import random
 import sys
 from asyncio import _get_running_loop
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -256,9 +256,9 @@ class Executor:
         inbox, self._inbox = self._inbox, []
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(_keep_generator, None)
-        taken = 0
+        left = iter(inbox)
         try:
-            for taken, (body, outcome) in enumerate(inbox, 1):
+            for body, outcome in left:
                 try:
                     self._take(body, outcome)
                 except Exception as error:
@@ -266,7 +266,7 @@ class Executor:
         finally:
             self.activating = None
             sys.set_asyncgen_hooks(*hooks)
-            for body, outcome in inbox[taken:]:  # only after an interrupt
+            for body, outcome in left:  # only after an interrupt
                 self._finished(body, outcome)
         self._journal.flush()
 
@@ -428,7 +428,9 @@ class Executor:
         record = RunEnded(row.number, self.worker, state, output, error, failed_at, now, closes_pending)
         self._vanish(run)
         if state is RunState.FAILED:
-            RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, error, extra=log_fields(row.id, row.workflow))
+            RUN_LOG.error(
+                "run %s of %s failed: %s", row.id, row.workflow, error, extra=log_fields(row.id, row.workflow)
+            )
 
         def then(_outcome: object, refused: BaseException | None) -> None:
             if refused is not None:
@@ -611,7 +613,7 @@ class Executor:
         self._journal.append(record, run.acknowledged)
 
     @contextmanager
-    def _workflow_code(self, row: RunRow) -> Iterator[None]:
+    def _workflow_code(self, row: RunRow) -> Generator[None]:
         """Around workflow code outside of the pump: whose it is, and where its async generators are kept."""
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(_keep_generator, None)

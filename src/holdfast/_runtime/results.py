@@ -46,8 +46,10 @@ class Results:
     async def stop(self) -> None:
         """End; whoever still waits is cancelled."""
         await self._ticker.stop()
-        for future in (*self._expected.values(), *self._waiting.values()):
-            future.cancel()
+        for expected in self._expected.values():
+            expected.cancel()
+        for waiting in self._waiting.values():
+            waiting.cancel()
 
     def expect(self, run_id: str) -> asyncio.Future[Ended]:
         """A future for a run that this process is about to execute. Await it through `asyncio.shield`."""

@@ -1,7 +1,7 @@
 """A worker: the services that make this process execute runs, started and stopped in one order.
 
     start:  recovery (lease, the dead) -> watchdog -> parking -> dispatcher
-    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> parking -> watchdog -> recovery -> lease given back
+    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> parking -> watchdog -> recovery -> lease back
 
 If the process dies instead, its lock goes with it and the next worker takes over: nothing here is needed for that.
 """

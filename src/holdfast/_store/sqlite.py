@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -259,7 +259,8 @@ class SqliteStore:
                     connection.execute(self._sql[also[0]], also[1:])
                 return changed
 
-        return await self._call(self._writer, work)
+        changed: int = await self._call(self._writer, work)
+        return changed
 
     # Reading.
 
@@ -308,11 +309,12 @@ class SqliteStore:
         return bool(await self._value("has_blocked", worker, _text(workflows)))
 
     async def check(self) -> dict[str, Any]:
-        return await self._read(examine)
+        facts: dict[str, Any] = await self._read(examine)
+        return facts
 
     async def _rows(self, kind: Callable[..., Any], name: str, *values: Any) -> list[Any]:
         rows = await self._read(lambda c: c.execute(self._sql[name], values).fetchall())
-        return [kind(**{key: row[key] for key in row.keys()}) for row in rows]
+        return [kind(**dict(row)) for row in rows]
 
     async def _value(self, name: str, *values: Any) -> Any:
         return await self._read(lambda c: c.execute(self._sql[name], values).fetchone()[0])
@@ -368,7 +370,7 @@ def _conditions(query: RunQuery) -> tuple[str, list[Any]]:
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection) -> Generator[None]:
     connection.execute("begin immediate")
     try:
         yield

@@ -92,16 +92,16 @@ class Applier:
         places: dict[type[Any], list[int]] = {}
         for place, record in enumerate(batch):
             places.setdefault(type(record), []).append(place)
-        outcomes: list[Outcome] | None = None
+        outcomes: list[Outcome] = []
         for kind in APPLY_ORDER:
             if kind not in places:
                 continue
             answers = self._kinds[kind]([batch[place] for place in places[kind]])
             if answers is not None:
-                outcomes = outcomes or [None] * len(batch)
+                outcomes = outcomes or [None for _ in batch]
                 for place, answer in zip(places[kind], answers, strict=True):
                     outcomes[place] = answer
-        return outcomes
+        return outcomes or None
 
     # Starts.
 

@@ -12,6 +12,7 @@ from holdfast.cli.answers import write_json, write_list
 from holdfast.cli.checks import Finding, Level, findings
 from holdfast.cli.opening import location
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.words import folded
 from holdfast.errors import UsageError
 
 _STYLES: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
@@ -33,7 +34,7 @@ def doctor(settings: Settings) -> int:
     for finding in findings(uri):
         seen.append(finding)
         if not settings.is_json:
-            settings.out.print(_line(finding, settings.out.width))
+            settings.out.print(_line(finding, settings.out.width), soft_wrap=True)
     failed = any(finding.level is Level.FAIL for finding in seen)
     if settings.output == "jsonl":
         write_list(settings, map(msgspec.to_builtins, seen))
@@ -44,18 +45,8 @@ def doctor(settings: Settings) -> int:
 
 def _line(finding: Finding, width: int) -> Text:
     line = Text.assemble((f"{finding.level:<6}", _STYLES[finding.level]), f"{finding.name:<13}")
-    line.append_text(_folded(Text(finding.message), width))
+    below = "\n" + " " * _INDENT
+    line.append(below.join(folded(finding.message, width - _INDENT)))
     if finding.advice:
-        line.append("\n" + " " * _INDENT)
-        line.append_text(_folded(Text(f"→ {finding.advice}", style="dim"), width))
+        line.append(f"{below}→ " + f"{below}  ".join(folded(finding.advice, width - _INDENT - 2)), style="dim")
     return line
-
-
-def _folded(text: Text, width: int) -> Text:
-    """Folded at words, with what follows below its beginning."""
-    words, lines, room = text.plain.split(" "), [""], max(width - _INDENT, 30)
-    for word in words:
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".lstrip()
-    return Text(("\n" + " " * _INDENT).join(lines), style=text.style)

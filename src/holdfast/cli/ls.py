@@ -5,20 +5,16 @@ from __future__ import annotations
 from functools import partial
 
 import click
-from rich.cells import cell_len
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from holdfast import Client, RunInfo
 from holdfast.cli.answers import run_value, write_list
 from holdfast.cli.filters import Filters, filter_options
+from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.watching import watch
 from holdfast.cli.words import age, note_of, now, state_text
-
-NOTE_CELLS_MIN = 16
 
 
 @click.command("ls")
@@ -53,29 +49,15 @@ def _write(settings: Settings, runs: list[RunInfo]) -> None:
     elif not runs:
         settings.err.print("no runs", style="dim")
     else:
-        # A run's id is there to be copied: where it does not fit, the line goes on beyond the edge.
-        settings.out.print(_draw(settings, runs), width=max(settings.out.width, _needed(runs)), crop=False)
+        settings.out.print(_draw(settings, runs), soft_wrap=True)
 
 
-def _draw(settings: Settings, runs: list[RunInfo]) -> RenderableType:
+def _draw(settings: Settings, runs: list[RunInfo]) -> Text:
     if not runs:
         return Text("no runs", style="dim")
     seen = now()
-    with_note = settings.out.width - _needed(runs) >= NOTE_CELLS_MIN
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("id", "workflow", "state"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
-    if with_note:
-        table.add_column("", no_wrap=True, overflow="ellipsis")
-    for run in runs:
-        cells = [Text(run.id), Text(run.workflow), state_text(run.state), Text(age(seen - run.created_at), style="dim")]
-        table.add_row(*cells, *([note_of(run)] if with_note else []))
-    return table
-
-
-def _needed(runs: list[RunInfo]) -> int:
-    """The cells of all columns but the last."""
-    ids = max((cell_len(run.id) for run in runs), default=0)
-    workflows = max((cell_len(run.workflow) for run in runs), default=0)
-    return max(ids, 2) + max(workflows, 8) + len("✓ succeeded") + len("59 min") + 4 * 2
+    rows = [
+        [Text(run.id), Text(run.workflow), state_text(run.state), Text(age(seen - run.created_at)), note_of(run)]
+        for run in runs
+    ]
+    return grid(("id", "workflow", "state", "age", ""), rows, right={"age"}, last_fits=settings.out.width)

@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from holdfast import Client, RunState, Stats
 from holdfast.cli.answers import write_json
+from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.watching import watch
@@ -29,7 +28,7 @@ def stats(settings: Settings, watched: bool) -> None:
         if settings.is_json:
             write_json(settings, _value(seen))
         else:
-            settings.out.print(_draw(seen))
+            settings.out.print(_draw(seen), soft_wrap=True)
 
     async def work(client: Client) -> None:
         if watched:
@@ -48,47 +47,45 @@ def _value(seen: Stats) -> dict[str, Any]:
     return {"runs": [row._asdict() for row in seen.runs], "workers": workers}
 
 
-def _draw(seen: Stats) -> RenderableType:
-    if not seen.runs:
-        return Group(Text("no runs", style="dim"), Text(), _workers(seen))
-    return Group(_runs(seen), Text(), _workers(seen))
+def _draw(seen: Stats) -> Text:
+    runs = _runs(seen) if seen.runs else Text("no runs", style="dim")
+    return Text("\n\n").join([runs, _workers(seen)])
 
 
-def _runs(seen: Stats) -> Table:
+def _runs(seen: Stats) -> Text:
     """One row for each workflow, one column for each state that occurs."""
     counts = {(row.workflow, row.state): row.runs for row in seen.runs}
     workflows = sorted({workflow for workflow, _ in counts})
     states = [state.value for state in RunState if any(key[1] == state for key in counts)]
-    table = _table("workflow", right=(*states, "all"))
-    for workflow in workflows:
-        row = [counts.get((workflow, state), 0) for state in states]
-        table.add_row(workflow, *map(_count, row, states), f"{sum(row):,}")
+    rows = [
+        _row(Text(workflow), [counts.get((workflow, state), 0) for state in states], states) for workflow in workflows
+    ]
     if len(workflows) > 1:
-        sums = [seen.count(state) for state in states]
-        table.add_row(Text("all", style="dim"), *map(_count, sums, states), f"{sum(sums):,}")
-    return table
+        rows.append(_row(Text("all", style="dim"), [seen.count(state) for state in states], states))
+    return grid(("workflow", *states, "all"), rows, right={*states, "all"})
 
 
-def _workers(seen: Stats) -> RenderableType:
+def _row(name: Text, counts: list[int], states: list[str]) -> list[Text]:
+    return [name, *map(_count, counts, states), Text(f"{sum(counts):,}")]
+
+
+def _workers(seen: Stats) -> Text:
     live = [row for row in seen.workers if row.state == "live"]
     if not live:
         return Text("no worker is entered as live", style="dim")
-    table = _table("worker", "host", right=("pid", "up for", "lease"))
     instant = now()
-    for row in live:
-        left = (_instant(row.lease_until) - instant).total_seconds()
-        lease = Text(f"{left:.0f} s left") if left > 0 else Text(f"{-left:.0f} s over", style="red")
-        table.add_row(row.id, row.host, str(row.pid), age(instant - _instant(row.started_at)), lease)
-    return table
+    rows = [
+        [
+            *map(Text, (row.id, row.host, str(row.pid), age(instant - _instant(row.started_at)))),
+            _lease((_instant(row.lease_until) - instant).total_seconds()),
+        ]
+        for row in live
+    ]
+    return grid(("worker", "host", "pid", "up for", "lease"), rows, right={"pid", "up for", "lease"})
 
 
-def _table(*left: str, right: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in left:
-        table.add_column(name, overflow="fold")
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _lease(seconds_left: float) -> Text:
+    return Text(f"{seconds_left:.0f} s left") if seconds_left > 0 else Text(f"{-seconds_left:.0f} s over", style="red")
 
 
 def _count(runs: int, state: str) -> Text:

@@ -24,6 +24,7 @@ from holdfast.cli.words import (
     compact,
     duration,
     error_line,
+    folded,
     instant,
     plain_value,
     raised_at,
@@ -63,7 +64,7 @@ def _header(run: RunInfo, seen: datetime, width: int, tracebacks: bool) -> Itera
         yield from _labelled(label, Text(value), width)
     if run.error is not None:
         yield from _labelled("error", Text(error_line(run.error), style="red"), width)
-        yield from _error_details(run.error, LABEL, tracebacks)
+        yield from _error_details(run.error, LABEL + 2, width, tracebacks)
 
 
 def _facts(run: RunInfo, seen: datetime) -> Iterator[tuple[str, str]]:
@@ -95,24 +96,27 @@ def _facts(run: RunInfo, seen: datetime) -> Iterator[tuple[str, str]]:
 
 def _labelled(label: str, value: Text, width: int) -> Iterator[Text]:
     """A label with its value beside it, folded and bounded."""
-    room = max(width - LABEL - 2, 20)
-    pieces = [value[at : at + room] for at in range(0, max(len(value), 1), room)]
+    pieces = [Text(line, style=value.style) for line in folded(value.plain, width - LABEL - 2)]
     if len(pieces) > VALUE_LINES_MAX:
         pieces = [*pieces[:VALUE_LINES_MAX], Text("... (whole with -o json)", style="dim")]
     for number, piece in enumerate(pieces):
         yield Text.assemble((f"  {label if number == 0 else '':<{LABEL}}", "dim"), piece)
 
 
-def _error_details(error: ErrorInfo, indent: int, tracebacks: bool) -> Iterator[Text]:
-    margin = " " * (indent + 2)
-    for cause in error.causes:
-        yield Text(f"{margin}because of {' '.join(cause.split())}", style="dim")
+def _error_details(error: ErrorInfo, margin: int, width: int, tracebacks: bool) -> Iterator[Text]:
+    """What is known besides class and message. An error of the engine speaks for itself: it has a hint."""
+    details: list[str] = []
+    if not error.hint:
+        details += (f"because of {' '.join(cause.split())}" for cause in error.causes)
     if tracebacks and error.traceback:
-        yield from (Text(f"{margin}{line}", style="dim") for line in error.traceback.rstrip().splitlines())
-    elif raised_at(error):
-        yield Text(f"{margin}at {raised_at(error)}", style="dim")
+        details += error.traceback.rstrip().splitlines()
+    elif raised_at(error) and not error.hint:
+        details.append(f"at {raised_at(error)}")
     if error.hint:
-        yield Text(f"{margin}hint: {error.hint}", style="dim")
+        details.append(f"hint: {error.hint}")
+    for detail in details:
+        lines = [detail] if detail.startswith(" ") else folded(detail, width - margin)
+        yield from (Text(f"{' ' * margin}{line}", style="dim") for line in lines)
 
 
 # The entries.
@@ -137,14 +141,18 @@ def _entries(viewed: Viewed, seen: datetime, width: int, tracebacks: bool) -> It
     yield _captions(layout)
     for entry in viewed.history:
         yield _entry(entry, layout, seen)
-        if entry.error is not None:
-            margin = layout.number + 2
-            line = Text(" " * (margin + 2) + error_line(entry.error), style=STYLES.get(entry.state, "red"))
-            line.truncate(max(width, 40), overflow="ellipsis")
-            yield line
-            yield from _error_details(entry.error, margin, tracebacks)
-        if entry.state == "pending" and entry.due_at is not None and entry.due_at > seen and entry.kind == "step":
-            yield Text(f"{' ' * (layout.number + 4)}next try {instant(entry.due_at, seen)}", style="dim")
+        yield from _below(entry, layout.number + 4, seen, width, tracebacks)
+
+
+def _below(entry: Entry, margin: int, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
+    """The entry's error, and when it is tried again."""
+    if entry.error is not None:
+        style = STYLES.get(entry.state, "red")
+        for line in folded(error_line(entry.error), width - margin):
+            yield Text(f"{' ' * margin}{line}", style=style)
+        yield from _error_details(entry.error, margin, width, tracebacks)
+    if entry.kind == "step" and entry.state == "pending" and entry.due_at is not None and entry.due_at > seen:
+        yield Text(f"{' ' * margin}next try {instant(entry.due_at, seen)}", style="dim")
 
 
 def _layout(viewed: Viewed, seen: datetime, width: int) -> _Layout:

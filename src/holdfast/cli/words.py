@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -82,8 +83,13 @@ def instant(at: datetime, seen: datetime) -> str:
 def error_line(error: ErrorInfo) -> str:
     """An error as one line: class and message."""
     name = error.type.rpartition(":")[2] or error.type
-    message = " ".join(error.message.split())
+    message = " ".join(error.message.split()).removesuffix(f" (hint: {error.hint})")
     return f"{name}: {message}" if message else name
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters, broken between words where there are any; at least one line."""
+    return textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
 
 
 def raised_at(error: ErrorInfo) -> str:

@@ -48,6 +48,8 @@ def demo(context: click.Context, file: Path | None, kills: int, keep: Path | Non
     exactly once, and none may be lost. The exit code is 1 when anything does not agree.
     """
     settings = context.ensure_object(Settings)
+    if settings.db is not None:
+        raise UsageError("the demo makes a database of its own", hint="leave out --db; --keep DIR keeps it")
     orders = read_orders(file or SHIPPED)
     seed = _world.SystemWorld().seed() % SEEDS if seed is None else seed
     with _folder(keep) as folder:
