@@ -1,7 +1,7 @@
 """Durable workflows for Python, on a file."""
 
 from holdfast._app import Holdfast
-from holdfast._client import Client, Run, Start, Stats
+from holdfast._client import Client
 from holdfast._flow.context import (
     Current,
     continue_as_new,
@@ -16,6 +16,7 @@ from holdfast._flow.definitions import Step, Workflow, step, workflow
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.policies import Retry
 from holdfast._model.runinfo import Entry, ErrorInfo, RunInfo
+from holdfast._run import Run, Start, Stats
 from holdfast._runtime.executor import ExecutorOptions
 from holdfast._runtime.recovery import LeaseOptions
 from holdfast._runtime.worker import WorkerOptions

@@ -8,269 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
 from holdfast import _options
 from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow
 from holdfast._model.codec import codec_for
-from holdfast._model.failures import decode_failure
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import (
     CancelRequested,
     Forked,
     PauseRequested,
     Requested,
-    ResumeRequested,
     RetryRequested,
     RunForked,
     RunStarted,
     Started,
 )
-from holdfast._model.runinfo import Entry, RunInfo, StateCount
-from holdfast._rows import entry_of, info_of
+from holdfast._model.runinfo import RunInfo
+from holdfast._rows import info_of
+from holdfast._run import Run, Start, Stats
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.results import Ended
-from holdfast._store.port import WorkerRow
 from holdfast.errors import (
     NotOpen,
-    RunCancelled,
     RunConflict,
-    RunFailed,
     RunNotFound,
     UnknownWorkflow,
     UsageError,
-    WaitTimeout,
 )
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-class Start(Generic[T]):
-    """One start for `start_many`; takes what `start` takes.
-
-    Raises:
-        UsageError: an option is wrong.
-    """
-
-    __slots__ = ("args", "kwargs", "options", "workflow")
-
-    def __init__(
-        self,
-        workflow: Workflow[..., T] | str,
-        /,
-        *args: Any,
-        id: str | None = None,
-        on_conflict: str = "return",
-        priority: int = 0,
-        delay: float | timedelta | None = None,
-        at: datetime | None = None,
-        timeout: float | timedelta | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.workflow = workflow
-        self.args = args
-        self.kwargs = kwargs
-        self.options = _options.StartOptions(
-            id=id,
-            on_conflict=on_conflict,
-            priority=priority,
-            delay=delay,
-            at=at,
-            timeout=timeout,
-            attributes=attributes,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """What is in the database.
-
-    Attributes:
-        runs: how many runs of each workflow are in each state.
-        workers: the workers that are remembered, oldest first.
-    """
-
-    runs: tuple[StateCount, ...]
-    workers: tuple[WorkerRow, ...]
-
-    def count(self, state: str) -> int:
-        """How many runs are in this state."""
-        return sum(row.runs for row in self.runs if row.state == state)
-
-
-class Run(Generic[T]):
-    """A handle to one run, whether it exists here, elsewhere or not at all: every call asks the database.
-
-    One exception: a handle from `start` remembers the end that this process has seen, until the run is steered through
-    it. `get` makes a handle that remembers nothing.
-
-    Attributes:
-        id: the run's id.
-    """
-
-    def __init__(self, client: Client, run_id: str, workflow: Workflow[..., T] | None = None) -> None:
-        self.id = run_id
-        self._client = client
-        self._workflow = workflow
-        self._expected: asyncio.Future[Ended] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Run {self.id!r}>"
-
-    async def result(self, timeout: float | None = None) -> T:
-        """Wait for the run to end and return its result, or raise what it failed with.
-
-        Cancelling the caller does not touch the run. The answer is durable before it is given.
-
-        Args:
-            timeout: seconds to wait, or none for as long as it takes.
-
-        Raises:
-            RunNotFound: there is no such run.
-            RunCancelled: it was cancelled.
-            RunFailed: it failed with an exception that cannot be rebuilt here; otherwise that exception itself.
-            WaitTimeout: it has not ended yet.
-        """
-        _options.check_wait(timeout)
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                ended = await self._ended()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise WaitTimeout(
-                f"run {self.id!r} has not ended within {timeout:g} s", hint="it goes on; wait again or look at it"
-            ) from None
-        return self._answer(ended)
-
-    async def _ended(self) -> Ended:
-        expected = self._expected
-        if expected is not None:
-            try:
-                return await asyncio.shield(expected)
-            except asyncio.CancelledError:
-                if not expected.cancelled():
-                    raise
-        results, store = self._client._engine.results, self._client._engine.store
-        while True:
-            changed = asyncio.ensure_future(results.changed(self.id))
-            try:
-                await asyncio.sleep(0)  # registers before looking: an end in between is not missed
-                row = await store.detail(self.id)
-                if row is None:
-                    raise RunNotFound(self.id)
-                if row.state in ENDED:
-                    return Ended(row.state, row.output, row.error)
-                await changed
-            finally:
-                changed.cancel()
-
-    def _answer(self, ended: Ended) -> T:
-        if ended.state == RunState.CANCELLED:
-            raise RunCancelled(self.id)
-        if ended.error is not None:
-            error = decode_failure(ended.error, fallback=RunFailed)
-            error.add_note(f"in run {self.id!r}")
-            raise error
-        codec = codec_for(Any) if self._workflow is None else self._workflow.result
-        value: T = codec.decode(ended.output or "null", where=f"result of run {self.id!r}")
-        return value
-
-    async def describe(self) -> RunInfo:
-        """What the database holds of the run.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        row = await self._client._engine.store.detail(self.id)
-        if row is None:
-            raise RunNotFound(self.id)
-        return info_of(row)
-
-    async def history(self) -> list[Entry]:
-        """The run's entries, by `seq`; what came from outside (a cancellation) has negative numbers.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        store = self._client._engine.store
-        row = await store.detail(self.id)
-        if row is None:
-            raise RunNotFound(self.id)
-        histories = await store.histories([row.number])
-        return [entry_of(entry) for entry in histories.get(row.number, ())]
-
-    async def cancel(self) -> RunState:
-        """Cancel the run: `CancelledError` at its next await; its `finally` blocks may still run steps.
-
-        The request is durable when this returns; the run may still be cleaning up. An ended run is left alone.
-
-        Returns:
-            The run's state now.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        return await self._client._request(self, CancelRequested)
-
-    async def pause(self) -> RunState:
-        """Let the run stand still after the steps that are under way, until `resume`. An ended run is left alone.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        return await self._client._request(self, PauseRequested)
-
-    async def resume(self) -> RunState:
-        """Let a paused, blocked or cancelled run go on; recorded steps are not repeated. Others are left alone.
-
-        Raises:
-            RunNotFound: there is no such run.
-        """
-        return await self._client._request(self, ResumeRequested)
-
-    async def retry(self) -> RunState:
-        """Let a failed, cancelled or blocked run go on: finished steps are kept, what ended it is dropped.
-
-        Raises:
-            RunNotFound: there is no such run.
-            RunConflict: the run has succeeded or has not ended.
-        """
-        return await self._client._request(self, RetryRequested)
-
-    async def fork(
-        self,
-        at: int,
-        *,
-        id: str | None = None,
-        result: Any = _options.UNSET,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Run[T]:
-        """Start a new run that replays what is before entry `at` of this one and executes the rest.
-
-        Args:
-            at: an entry's `seq`; 1 begins from the start.
-            id: of the new run; a new one by default.
-            result: take this as the result of entry `at` instead of executing it.
-            args, kwargs: other arguments for the workflow. Entries that were made with the old ones must still match.
-
-        Raises:
-            RunNotFound: there is no such run.
-            RunConflict: the new id is taken.
-            UsageError: there is no such entry, or the arguments do not fit.
-        """
-        return await self._client._fork(self, at=at, id=id, result=result, args=tuple(args), kwargs=dict(kwargs or {}))
 
 
 class Client:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from holdfast._client import Client, Run, Start, Stats
+from holdfast._client import Client
 from holdfast._model.lifecycle import RunState
 from holdfast._model.runinfo import Entry, RunInfo
+from holdfast._run import Run, Start, Stats
 from holdfast.errors import NotOpen, UsageError
 
 T = TypeVar("T")

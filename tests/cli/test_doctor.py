@@ -68,6 +68,26 @@ def test_newer_schema_is_reported(worked_off: Cli, shop: Path) -> None:
     assert worked_off("migrate", "--dry-run").code == 8
 
 
+def test_missing_migrations_are_reported_and_not_applied(worked_off: Cli, shop: Path) -> None:
+    with sqlite3.connect(shop / "orders.db") as connection:
+        connection.execute("delete from holdfast_migrations")
+    connection.close()
+    answer = worked_off("doctor", "-o", "json")
+    assert (answer.code, levels(answer)["schema"]) == (0, "warn")
+
+
+def test_blocked_runs_are_reported(worked_off: Cli, process: Callable[..., Any]) -> None:
+    worker = process("worker", "shop:app", "-o", "jsonl")
+    worked_off("start", "checkout", "order=7", "--id", "b1")  # a number, where the code says text
+    while "is blocked" not in worker.stderr.readline():
+        assert worker.poll() is None
+    worker.terminate()
+    worker.communicate()  # the log tells it before it is written; a worker that has stopped has written all
+    answer = worked_off("doctor", "-o", "json")
+    assert (answer.code, levels(answer)["runs"]) == (0, "warn")
+    assert "blocked" in worked_off("show", "b1").out.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("version", "level"),
     [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from holdfast import Holdfast
 from holdfast.cli import worker as worker_module
-from holdfast.cli.settings import Settings
 
 Cli = Callable[..., Any]
 Process = Callable[..., "subprocess.Popen[str]"]
@@ -98,12 +98,17 @@ def test_second_signal_leaves_at_once_and_loses_nothing(
     assert cli("wait", "l1", "--timeout", "30").code == 0
 
 
-def test_worker_that_cannot_stop_leaves_anyway(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_leaves_in_time_even_when_a_step_blocks_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     left, codes = Event(), []
     monkeypatch.setattr(worker_module, "GRACE_SECONDS", 0.0)
     monkeypatch.setattr(worker_module.os, "_exit", lambda code: (codes.append(code), left.set()))
-    worker_module._Serving(Settings(), Holdfast(), 0.0)._leave_when_stuck()
-    assert left.wait(30)
+
+    async def blocked() -> bool:
+        with worker_module.Signals(0.0):
+            signal.raise_signal(signal.SIGTERM)
+            return left.wait(30)
+
+    assert asyncio.run(blocked())
     assert codes == [1]
 
 
@@ -112,6 +117,21 @@ def test_worker_takes_another_database(cli: Cli, process: Process, shop: Path) -
     assert ready(worker)["database"] == "sqlite:///other.db"
     assert not (shop / "orders.db").exists()
     assert (shop / "other.db").exists()
+
+
+def test_worker_that_was_declared_dead_leaves_with_an_error(cli: Cli, process: Process, shop: Path) -> None:
+    worker = process("worker", "shop:app", "-o", "jsonl")
+    event = ready(worker)
+    with sqlite3.connect(shop / "orders.db") as connection:
+        connection.execute("update holdfast_workers set state = 'dead' where id = ?", (event["worker"],))
+    connection.close()
+    cli("start", "checkout", 'order="1"', "--id", "o1")
+    _, err = worker.communicate()
+    assert worker.returncode == 1
+    assert json.loads(err.splitlines()[-1])["error"]["code"] == "fenced"
+    assert "Traceback" not in err
+    process("worker", "shop:app")
+    assert cli("wait", "o1", "--timeout", "30").code == 0
 
 
 # Loading.

@@ -24,6 +24,10 @@ from holdfast._model.failures import TEXT_CHARS_MAX, decode_failure, encode_fail
 from holdfast.errors import NotEncodable, RunFailed, RunTimeout, StepFailed, StepTimeout
 
 
+class Halt(BaseException):
+    """Not an Exception."""
+
+
 class CardDeclined(Exception):
     def __init__(self, order_id: str, *, cents: int) -> None:
         super().__init__(f"order {order_id} declined")
@@ -150,7 +154,6 @@ def unicode_fault() -> BaseException:
         SyntaxError("bad", ("f.py", 1, 2, "x = (", 1, 3)),
         AttributeError("no x", name="x"),
         StopAsyncIteration(1),
-        asyncio.CancelledError("bye"),
         TimeoutError(),
         sqlite3.OperationalError("locked"),
         json.JSONDecodeError("bad", "{", 1),
@@ -175,7 +178,7 @@ def unicode_fault() -> BaseException:
         RecursionError("maximum"),
         ExceptionGroup("two", [ValueError(1), ExceptionGroup("deep", [KeyError("k"), CardDeclined("o", cents=1)])]),
         Batch("own", [ValueError("x")]),
-        BaseExceptionGroup("base", [asyncio.CancelledError()]),
+        BaseExceptionGroup("base", [Halt("x")]),
     ],
     ids=lambda error: f"{type(error).__name__}-{ascii(str(error))[:30]}",
 )
@@ -285,7 +288,9 @@ def test_class_that_cannot_be_imported_is_told() -> None:
         assert again.__notes__ == ["a note"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), StopIteration(1)])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit(), StopIteration(1), asyncio.CancelledError()]
+)
 def test_exception_with_a_meaning_to_the_interpreter_is_not_rebuilt(error: BaseException) -> None:
     again = through(error)
     assert isinstance(again, StepFailed)

@@ -23,17 +23,18 @@ from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from holdfast._flow.bridge import Bridge
+from holdfast._flow.calls import StepCall, StepOutcome
 from holdfast._flow.definitions import Step, Workflow
-from holdfast._flow.loop import RunClosing, WorkflowFuture, WorkflowLoop, WorkflowTimer
+from holdfast._flow.history import CANCEL, DEADLINE, PATCH, STEP, TIMER, History, call_line, line_of, matches
+from holdfast._flow.loop import NOBODY, RunClosing, WorkflowLoop, WorkflowTimer
 from holdfast._model.failures import decode_failure, encode_failure
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.records import EntryRecorded, RunRow
 from holdfast.errors import HoldfastError, NondeterminismError, NotDecodable, RunTimeout, StepFailed, UsageError
 
-STEP, TIMER, PATCH, CANCEL, DEADLINE = "step", "timer", "patch", "cancel", "deadline"
 OPERATIONS_MAX = 1_000_000
 """Operations of one generation of a run; past it the run fails and is told to continue as new."""
 
@@ -45,77 +46,6 @@ class ContinueAsNew(BaseException):
         super().__init__("continue_as_new")
         self.new_args = args
         self.new_kwargs = kwargs
-
-
-class StepCall(WorkflowFuture[Any]):
-    """A step that the workflow called: a future, and a coroutine too, so that `create_task` takes it.
-
-    It carries what is known of the step's attempts.
-    """
-
-    __slots__ = (
-        "activation",
-        "after",
-        "args",
-        "attempts",
-        "due_us",
-        "input",
-        "kwargs",
-        "seq",
-        "started_at",
-        "step",
-    )
-
-    def __init__(
-        self, activation: Activation, seq: int, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        # The base class's base directly: this is the hot path.
-        loop = activation.loop
-        asyncio.Future.__init__(self, loop=loop)
-        self._number = loop.number = loop.number + 1
-        self.activation = activation
-        self.seq = seq
-        self.after = activation.ordinal
-        self.step = step
-        self.args = args
-        self.kwargs = kwargs
-        self.input = step.arguments.fingerprint(args, kwargs)
-        self.attempts = 0
-        self.due_us: int | None = None
-        self.started_at: int | None = None
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """The workflow gives the step up: it is not started again, and a late outcome is dropped."""
-        if not super().cancel(msg):
-            return False
-        self.activation.step_cancelled(self)
-        return True
-
-    def send(self, _value: None) -> StepCall:
-        """Part of the coroutine protocol, for `asyncio.create_task`."""
-        if self.done():
-            raise StopIteration(self.result())
-        self._asyncio_future_blocking = True
-        return self
-
-    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
-        """Part of the coroutine protocol, for `asyncio.create_task`."""
-        self.cancel()
-        raise typ if val is None else val
-
-    def close(self) -> None:
-        """Part of the coroutine protocol, for `asyncio.create_task`."""
-        self.cancel()
-
-
-class StepOutcome(NamedTuple):
-    """How a step ended. Either `output` (JSON text) and `value` are set, or `error` (JSON text) and `exception`."""
-
-    value: Any
-    output: str | None
-    exception: BaseException | None
-    error: str | None
-    finished_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +75,20 @@ class Activation:
         self.loop.now_us = row.started_at
         self.ordinal = 0
         self.requested: list[StepCall] = []
-        self.cancelled: list[StepCall] = []
+        self.cancelled: list[StepCall] | None = None
         self.timers: dict[int, WorkflowTimer] = {}
-        self.started_timers: list[WorkflowTimer] = []
+        self.started_timers: list[WorkflowTimer] | None = None
         self.steps: dict[int, StepCall] = {}
         self.records: list[EntryRecorded] = []
         self.conclusion: Conclusion | None = None
         self.divergence: HoldfastError | None = None
         self.cancel_kind: str | None = None
-        self.unhandled_errors: list[dict[str, Any]] = []
+        self.unhandled_errors: list[dict[str, Any]] | None = None
         self._seq = 0
         self._outside = 0
-        self._recorded = {entry.seq: entry for entry in history}
-        self._deliveries = sorted((e for e in history if e.ordinal is not None), key=lambda e: e.ordinal or 0)
-        self._replaying = bool(history)
-        self._last_seq = max(self._recorded, default=0)
-        self._last_ordinal = (self._deliveries[-1].ordinal or 0) if self._deliveries else 0
-        self._failures: list[tuple[BaseException, int]] = []
-        self._patches: dict[str, bool] = {}
+        self._history = History(history) if history else None
+        self._failures: list[tuple[BaseException, int]] | None = None
+        self._patches: dict[str, bool] | None = None
         self._random: random.Random | None = None
         self._bridge = None if workflow.is_async else Bridge()
         self._main: asyncio.Task[Any] | None = None
@@ -186,7 +112,8 @@ class Activation:
 
         On return the run stands where its history ends: `conclusion` or `divergence` is set, or it is live.
         """
-        for count, entry in enumerate(self._deliveries, 1):
+        deliveries = () if self._history is None else self._history.deliveries
+        for count, entry in enumerate(deliveries, 1):
             if self.divergence is not None:
                 return
             self._redeliver(entry)
@@ -260,15 +187,22 @@ class Activation:
 
     def close(self) -> None:
         """Take the run out of memory: the user's `finally` blocks run, and every durable operation in them refuses."""
-        self.loop.halted = True
-        running = _get_running_loop()
-        _set_running_loop(self.loop)
-        try:
-            self.loop.close()
-        finally:
-            _set_running_loop(running)
+        loop = self.loop
+        loop.halted = True
+        if loop.is_suspended():
+            running = _get_running_loop()
+            _set_running_loop(loop)
+            try:
+                loop.close()
+            finally:
+                _set_running_loop(running)
+        # Cut the cycles: a run that has left is freed at once, not by the collector.
         self.steps.clear()
         self.timers.clear()
+        self.requested.clear()
+        loop.tasks.clear()
+        loop.owner = NOBODY
+        self._main = self._failures = self._history = self._bridge = None
 
     # Inside: what the workflow's code calls, through definitions, context and loop.
 
@@ -277,7 +211,7 @@ class Activation:
         if self.loop.closing or self.loop.halted:
             raise RunClosing
         call = StepCall(self, self._take_seq(), step, args, kwargs)
-        if self._recorded:
+        if self._history is not None:
             recorded = self._check(call.seq, STEP, step.name, call.input)
             if recorded is not None and recorded.ordinal is None:
                 call.attempts, call.due_us = recorded.attempts, recorded.due_at
@@ -296,11 +230,13 @@ class Activation:
             raise RunClosing
         timer.seq = self._take_seq()
         timer.after = self.ordinal
-        if self._recorded:
+        if self._history is not None:
             recorded = self._check(timer.seq, TIMER, TIMER, None)
             if recorded is not None and recorded.due_at is not None:
                 timer.due_us = recorded.due_at
         self.timers[timer.seq] = timer
+        if self.started_timers is None:
+            self.started_timers = []
         self.started_timers.append(timer)
 
     def timer_cancelled(self, timer: WorkflowTimer) -> None:
@@ -310,20 +246,25 @@ class Activation:
     def step_cancelled(self, call: StepCall) -> None:
         """A step's future was cancelled by the workflow."""
         if self.steps.pop(call.seq, None) is not None and not self.loop.closing:
+            if self.cancelled is None:
+                self.cancelled = []
             self.cancelled.append(call)
 
     def unhandled(self, context: dict[str, Any]) -> None:
         """Part of `LoopOwner`: kept for the executor's log."""
+        if self.unhandled_errors is None:
+            self.unhandled_errors = []
         self.unhandled_errors.append(context)
 
     def patched(self, name: str) -> bool:
         """Whether this run takes the new branch; asked once per name, recorded when it does."""
         if self.loop.closing or self.loop.halted:
             raise RunClosing
-        known = self._patches.get(name)
-        if known is None:
-            known = self._patches[name] = self._decide_patch(name)
-        return known
+        if self._patches is None:
+            self._patches = {}
+        if name not in self._patches:
+            self._patches[name] = self._decide_patch(name)
+        return self._patches[name]
 
     @property
     def random(self) -> random.Random:
@@ -350,6 +291,8 @@ class Activation:
         if exception is None:
             call.set_result(value)
         else:
+            if self._failures is None:
+                self._failures = []
             self._failures.append((exception, self.ordinal))
             call.set_exception(exception)
         self._activate()
@@ -390,12 +333,14 @@ class Activation:
 
     def _decide_patch(self, name: str) -> bool:
         seq = self._seq + 1
-        recorded = self._recorded.get(seq)
-        if recorded is not None and recorded.kind == PATCH and recorded.name == name:
-            self._take_seq()
-            return True
-        if self._replaying and (self.ordinal < self._last_ordinal or seq <= self._last_seq):
-            return False  # the history goes on from here without the patch: it was made by the old code
+        history = self._history
+        if history is not None:
+            recorded = history.entry(seq)
+            if recorded is not None and matches(recorded, PATCH, name, None):
+                self._take_seq()
+                return True
+            if history.goes_on(seq=seq, ordinal=self.ordinal):
+                return False  # without the patch: it was made by the old code
         self._take_seq()
         now = self.loop.now_us
         fields = (self.row.number, seq, self.ordinal, None, PATCH, name, "succeeded")
@@ -405,16 +350,14 @@ class Activation:
     # Replay.
 
     def _check(self, seq: int, kind: str, name: str, arguments: str | None) -> EntryRecorded | None:
-        recorded = self._recorded.get(seq)
-        if recorded is None:
-            return None
-        if recorded.kind != kind or recorded.name != name or (recorded.input or "") != (arguments or ""):
-            self._diverge(seq, recorded=_line(recorded), requested=_call_line(kind, name, arguments))
+        recorded = None if self._history is None else self._history.entry(seq)
+        if recorded is not None and not matches(recorded, kind, name, arguments):
+            self._diverge(seq, recorded=line_of(recorded), requested=call_line(kind, name, arguments))
             raise RunClosing
         return recorded
 
     def _redeliver(self, entry: EntryRecorded) -> None:
-        self.ordinal = entry.ordinal or self.ordinal  # with gaps, where a retry or a fork has dropped entries
+        self.ordinal = entry.ordinal or self.ordinal
         if entry.kind in (CANCEL, DEADLINE):
             self._outside -= 1
             self.loop.now_us = entry.finished_at or self.loop.now_us
@@ -425,7 +368,7 @@ class Activation:
             ended = self.conclusion is not None
             self._diverge(
                 entry.seq,
-                recorded=_line(entry),
+                recorded=line_of(entry),
                 requested="nothing: the workflow has ended" if ended else "nothing: the workflow did not call it",
             )
             return
@@ -449,11 +392,9 @@ class Activation:
         self._settle(call, value, None)
 
     def _finish_replay(self) -> None:
-        self._replaying = False
-        self._recorded = {}
-        self._deliveries = []
+        self._history = None
         self.requested = [call for call in self.requested if not call.done()]
-        self.cancelled.clear()
+        self.cancelled = None
 
     def _diverge(self, seq: int, *, recorded: str, requested: str) -> None:
         self.loop.halted = True
@@ -505,7 +446,7 @@ class Activation:
 
     def _origin(self, error: BaseException) -> int | None:
         """The ordinal of the step failure that `error` is, groups or was caused by; what `retry` goes back to."""
-        known = {id(failure): ordinal for failure, ordinal in self._failures}
+        known = {id(failure): ordinal for failure, ordinal in self._failures or ()}
         seen: set[int] = set()
         level = [error]
         while level:
@@ -521,11 +462,3 @@ class Activation:
 
 
 _new_entry = partial(tuple.__new__, EntryRecorded)  # half the cost of calling the class, on the hot path
-
-
-def _line(entry: EntryRecorded) -> str:
-    return _call_line(entry.kind, entry.name, entry.input)
-
-
-def _call_line(kind: str, name: str, arguments: str | None) -> str:
-    return kind if kind == name else f"{kind} {name}({arguments or ''})"

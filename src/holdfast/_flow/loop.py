@@ -42,6 +42,8 @@ _REFUSED = """
 
 FAR_US = 32_503_680_000_000_000
 """The year 3000: a timer that is due later, or never, is due then."""
+TASKS_UNCHECKED_MAX = 64
+"""Tasks that a loop holds before it looks which of them are done."""
 
 
 class RunClosing(BaseException):
@@ -97,7 +99,7 @@ class WorkflowTask(asyncio.Task[T]):
     ) -> None:
         self._number = loop.number = loop.number + 1  # before super(): the base class puts the task into a set
         super().__init__(coro, loop=loop, name=name or f"Task-{self._number & 0xFFFF_FFFF}", context=context)
-        loop.tasks[self] = None
+        loop.keep(self)
 
     def __hash__(self) -> int:
         return self._number
@@ -152,6 +154,25 @@ class LoopOwner(Protocol):
         ...
 
 
+class _Nobody:
+    """Owns the loops of runs that have left memory; what still reaches one of them comes from the collector."""
+
+    def timer_started(self, timer: WorkflowTimer) -> None:
+        raise RunClosing
+
+    def timer_cancelled(self, timer: WorkflowTimer) -> None:
+        """The timer went with its run."""
+
+    def unhandled(self, context: dict[str, Any]) -> None:
+        """The run is gone; what it left unretrieved was never seen by anyone."""
+
+    def call_step(self, step: object, args: object, kwargs: object) -> NoReturn:
+        raise RunClosing
+
+
+NOBODY: LoopOwner = _Nobody()
+
+
 class WorkflowLoop(_Base):  # type: ignore[misc]
     """The loop of one run.
 
@@ -164,8 +185,9 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
     def __init__(self, owner: LoopOwner, *, salt: int) -> None:
         self.owner = owner
         self.ready: deque[WorkflowHandle] = deque()
-        self.tasks: dict[WorkflowTask[Any], None] = {}
-        self.generators: list[Any] = []
+        self.tasks: list[WorkflowTask[Any]] = []
+        self.generators: list[Any] | None = None
+        self._tasks_checked_at = TASKS_UNCHECKED_MAX
         self._prepared: dict[int, WorkflowTask[Any]] = {}
         self.now_us = 0
         self.closing = False
@@ -229,15 +251,15 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         if self.closing:
             _close_quietly(coro)
             raise RunClosing
-        return ordered_task(coro, self._prepared, self._new_task) or self._new_task(coro, name=name, context=context)
+        task = ordered_task(coro, self._prepared, lambda each: WorkflowTask(each, loop=self))
+        return WorkflowTask(coro, loop=self, name=name, context=context) if task is None else task
 
-    def _new_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> WorkflowTask[Any]:
-        task = WorkflowTask(coro, loop=self, name=name, context=context)
-        task.add_done_callback(self._forget)
-        return task
-
-    def _forget(self, task: WorkflowTask[Any]) -> None:
-        self.tasks.pop(task, None)
+    def keep(self, task: WorkflowTask[Any]) -> None:
+        """Hold a task until it is done: asyncio itself refers to tasks weakly."""
+        self.tasks.append(task)
+        if len(self.tasks) > self._tasks_checked_at:
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._tasks_checked_at = max(TASKS_UNCHECKED_MAX, 2 * len(self.tasks))
 
     def is_running(self) -> bool:
         return True
@@ -270,8 +292,12 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         self.owner.unhandled(context)
 
     async def shutdown_asyncgens(self) -> None:
-        for generator in self.generators:
+        for generator in self.generators or ():
             await generator.aclose()
+
+    def is_suspended(self) -> bool:
+        """Whether a task or an async generator has not ended."""
+        return self.generators is not None or not all(task.done() for task in self.tasks)
 
     def close(self) -> None:
         """Close what is still suspended, so that user `finally` blocks run now and under this loop.
@@ -279,17 +305,19 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         The caller has made this the running loop. Every durable operation refuses with `RunClosing` meanwhile.
         """
         self.closing = True
-        for task in list(self.tasks):
+        for task in self.tasks:
+            if task.done():
+                continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             if not _close_quietly(task.get_coro()):
                 self.owner.unhandled(
                     {"message": f"{task.get_name()} cannot be closed: its `finally` awaits without end"}
                 )
-        for generator in reversed(self.generators):
+        for generator in reversed(self.generators or ()):
             _close_generator(generator)
         self.tasks.clear()
         self.ready.clear()
-        self.generators.clear()
+        self.generators = None
 
 
 _CLOSE_TRIES_MAX = 100
@@ -302,15 +330,11 @@ def _close_quietly(coro: Any) -> bool:
     """
     for _ in range(_CLOSE_TRIES_MAX):
         try:
-            coro.close()
+            coro.throw(RunClosing())  # before 3.13, `close` passes by an async generator that the coroutine awaits
         except KeyboardInterrupt:
             raise
-        except RuntimeError as error:
-            if "ignored GeneratorExit" not in str(error):  # else it awaited: go on from there
-                return True
         except BaseException:
-            return True
-        else:
+            coro.close()
             return True
     return False
 

@@ -100,6 +100,12 @@ def decode_failure(text: str, *, fallback: type[StepFailed | RunFailed]) -> Base
 # --- writing
 
 
+def told(text: str) -> str:
+    """A stored failure for a log: its traceback where there is one, else class and message."""
+    record = msgspec.json.decode(text)
+    return str(record.get("traceback") or f"{record['type']}: {record.get('message', '')}").rstrip()
+
+
 class _Unplain(Exception):
     """A value that is not plain data, or too much of it."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from holdfast._flow.activation import StepCall, StepOutcome
+from holdfast._flow.calls import StepCall, StepOutcome
 from holdfast._flow.context import executing
 from holdfast._model.failures import decode_failure, encode_failure
 from holdfast._runtime.threads import Job, StepThreads
@@ -22,8 +22,8 @@ from holdfast._world import World
 from holdfast.errors import HoldfastError, StepFailed, StepTimeout
 
 
-class Body:
-    """An attempt under way, of `call` for `run`.
+class Body(StepOutcome):
+    """An attempt under way, of `call` for `run`; once it has ended, its outcome.
 
     Attributes:
         again: once it has failed, whether the step's policy wants another attempt.
@@ -35,6 +35,7 @@ class Body:
     def __init__(self, run: Any, call: StepCall) -> None:
         self.run = run
         self.call = call
+        self.exception: BaseException | None = None
         self.abandoned = False
         self.again = False
         self.ended = False
@@ -48,14 +49,12 @@ class Bodies:
 
     Args:
         world: the clock.
-        finished: called on the event loop as ``finished(body, outcome)``.
+        finished: called on the event loop with each body that has ended.
         active_max: bodies at once; more wait in line.
         threads_max: threads for `def` bodies.
     """
 
-    def __init__(
-        self, *, world: World, finished: Callable[[Body, StepOutcome], object], active_max: int, threads_max: int
-    ) -> None:
+    def __init__(self, *, world: World, finished: Callable[[Body], object], active_max: int, threads_max: int) -> None:
         self.threads = StepThreads(threads_max)
         self.active = 0
         self._now_us = world.now_us
@@ -125,11 +124,11 @@ class Bodies:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            outcome = self._failed(body, error)
+            self._failed(body, error)
         else:
-            outcome = self._succeeded(call, value)
+            self._succeeded(body, value)
         if not body.abandoned:
-            self._finished(body, outcome)
+            self._finished(body)
         self._ended()
 
     async def _timed(self, call: StepCall, seconds: float) -> Any:
@@ -155,10 +154,10 @@ class Bodies:
             try:
                 value = context.run(call.step.function, *call.args, **call.kwargs)
             except BaseException as error:
-                outcome = self._failed(body, error)
+                self._failed(body, error)
             else:
-                outcome = self._succeeded(call, value)
-            self._on_loop(self._thread_done, body, outcome)
+                self._succeeded(body, value)
+            self._on_loop(self._thread_done, body)
 
         body.job = Job(work)
         self.threads.submit(body.job)
@@ -168,13 +167,13 @@ class Bodies:
         if not body.abandoned and not body.ended:
             body.timer = self._world.call_later(int(seconds * 1_000_000), lambda: self._overdue(body))
 
-    def _thread_done(self, body: Body, outcome: StepOutcome) -> None:
+    def _thread_done(self, body: Body) -> None:
         if body.abandoned:
             return
         body.ended = True
         if body.timer is not None:
             body.timer()
-        self._finished(body, outcome)
+        self._finished(body)
         self._ended()
 
     def _on_loop(self, callback: Callable[..., object], *args: Any) -> None:
@@ -189,25 +188,31 @@ class Bodies:
         if body.abandoned:
             return
         self.abandon(body)
-        self._finished(body, self._failed(body, _late(body.call)))
+        late = Body(body.run, body.call)  # not the abandoned one: its thread may yet write to that
+        self._failed(late, _late(body.call))
+        self._finished(late)
 
     # Outcomes.
 
-    def _succeeded(self, call: StepCall, value: Any) -> StepOutcome:
-        step = call.step
+    def _succeeded(self, body: Body, value: Any) -> None:
+        step = body.call.step
         try:
-            output, settled = step.result.settle(value, where=step.result_place)
+            body.output, body.value = step.result.settle(value, where=step.result_place)
         except HoldfastError as error:  # the body has done its work: another attempt would do it twice
-            return self._outcome(error)
-        return StepOutcome(settled, output, None, None, self._now_us())
+            self._set_error(body, error)
+        else:
+            body.error = None
+            body.finished_at = self._now_us()
 
-    def _failed(self, body: Body, error: BaseException) -> StepOutcome:
+    def _failed(self, body: Body, error: BaseException) -> None:
         body.again = body.call.step.retry.wants_another(error, attempt=body.call.attempts)
-        return self._outcome(error)
+        self._set_error(body, error)
 
-    def _outcome(self, error: BaseException) -> StepOutcome:
-        text = encode_failure(error)
-        return StepOutcome(None, None, decode_failure(text, fallback=StepFailed), text, self._now_us())
+    def _set_error(self, body: Body, error: BaseException) -> None:
+        body.value = body.output = None
+        body.error = encode_failure(error)
+        body.exception = decode_failure(body.error, fallback=StepFailed)
+        body.finished_at = self._now_us()
 
 
 def _late(call: StepCall) -> StepTimeout:

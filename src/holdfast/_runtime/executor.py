@@ -24,20 +24,17 @@ dropped and recovery finds it, as after a crash.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
 import sys
-from asyncio import _get_running_loop
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, Final
 
-from holdfast._flow.activation import CANCEL, DEADLINE, STEP, Activation, StepCall, StepOutcome
+from holdfast._flow.activation import Activation
+from holdfast._flow.calls import StepCall
 from holdfast._flow.definitions import Workflow
-from holdfast._flow.loop import WorkflowTimer
-from holdfast._model.failures import encode_failure
+from holdfast._flow.history import CANCEL, DEADLINE, STEP
+from holdfast._model.failures import encode_failure, told
 from holdfast._model.lifecycle import RunState
 from holdfast._model.records import (
     EntryRecorded,
@@ -52,14 +49,14 @@ from holdfast._model.records import (
 )
 from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, Event, Events, log_fields
+from holdfast._runtime.liverun import LiveRun, WorkflowCode, keep_generator
+from holdfast._runtime.timers import Target, Timers
 from holdfast._store.journal import Journal
 from holdfast._world import World
 from holdfast.errors import HoldfastError, InternalError, NondeterminismError
 
 REPLAY_CHUNK: Final = 500
 """Entries replayed before other work gets a turn."""
-ALARMS_UNCHECKED_MAX: Final = 10_000
-"""Alarms kept before the first look for those that nobody awaits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,47 +74,6 @@ class ExecutorOptions:
     bodies_max: int = 10_000
     threads_max: int = 32
     park_after: float = 2.0
-
-
-class LiveRun:
-    """A run in memory."""
-
-    __slots__ = (
-        "activation",
-        "bodies",
-        "executor",
-        "gone",
-        "held",
-        "leaving",
-        "quiet_since",
-        "replaying",
-        "row",
-        "undurable",
-    )
-
-    def __init__(self, executor: Executor, activation: Activation) -> None:
-        self.executor = executor
-        self.activation = activation
-        self.row: RunRow = activation.row
-        self.undurable = 0
-        self.held: list[StepCall] = []
-        self.bodies: dict[int, Body] = {}
-        self.leaving: Callable[[LiveRun], Record] | None = None
-        self.gone = False
-        self.replaying = True
-        self.quiet_since: int | None = None
-
-    def acknowledged(self, _outcome: object, error: BaseException | None) -> None:
-        """A record of this run is durable, or never will be."""
-        if error is not None:
-            self.executor.drop(self, error)
-            return
-        self.undurable -= 1
-        if not self.undurable and not self.gone:
-            if self.held:
-                self.executor.start_held(self)
-            if self.leaving is not None:
-                self.executor.try_leave(self)
 
 
 class Executor:
@@ -160,13 +116,9 @@ class Executor:
             active_max=options.bodies_max,
             threads_max=options.threads_max,
         )
-        self._inbox: list[tuple[Body, StepOutcome]] = []
+        self._inbox: list[Body] = []
         self._pump_due = False
-        self._alarms: list[tuple[int, int, LiveRun, WorkflowTimer | StepCall | None]] = []
-        self._alarm_number = count()
-        self._alarms_checked_at = ALARMS_UNCHECKED_MAX
-        self._alarm_at: int | None = None
-        self._cancel_alarm: Callable[[], None] | None = None
+        self._timers = Timers(world=world, ring=self._ring)
         self._loop = asyncio.get_running_loop()
         self._chance = random.Random(world.seed())
         self._closed = False
@@ -216,8 +168,10 @@ class Executor:
         except HoldfastError as error:  # the stored input does not fit this code's signature; other code's it may
             self._block(run, error)
             return
-        replay = activation.replay(chunk=REPLAY_CHUNK)
-        self._replay(run, replay) if history else self._ready(run)
+        if history:
+            self._replay(run, activation.replay(chunk=REPLAY_CHUNK))
+        else:
+            self._ready(run)
 
     def _replay(self, run: LiveRun, replay: Iterator[None]) -> None:
         if run.gone:
@@ -234,16 +188,16 @@ class Executor:
         row = run.row
         run.replaying = False
         if row.deadline_at is not None:
-            self._set_alarm(row.deadline_at, run, None)
+            self._timers.set(row.deadline_at, run, None)
         if row.request is not None:
             self.request(row.number, row.request)
         self._advance(run)
 
     # Outcomes go in.
 
-    def _finished(self, body: Body, outcome: StepOutcome) -> None:
+    def _finished(self, body: Body) -> None:
         """A body has ended. Deliver it from a plain callback: we may be inside its task."""
-        self._inbox.append((body, outcome))
+        self._inbox.append(body)
         if not self._pump_due:
             self._pump_due = True
             self._loop.call_soon(self._pump)
@@ -255,19 +209,19 @@ class Executor:
         self._pump_due = False
         inbox, self._inbox = self._inbox, []
         hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(_keep_generator, None)
+        sys.set_asyncgen_hooks(keep_generator, None)
         left = iter(inbox)
         try:
-            for body, outcome in left:
+            for body in left:
                 try:
-                    self._take(body, outcome)
+                    self._take(body)
                 except Exception as error:
                     self._defect(body.run, error)
         finally:
             self.activating = None
             sys.set_asyncgen_hooks(*hooks)
-            for body, outcome in left:  # only after an interrupt
-                self._finished(body, outcome)
+            for body in left:  # only after an interrupt
+                self._finished(body)
         self._journal.flush()
 
     def _defect(self, run: LiveRun, error: Exception) -> None:
@@ -276,27 +230,27 @@ class Executor:
         if not run.gone:
             self._block(run, InternalError(f"{type(error).__name__}: {error}", hint="please report this"))
 
-    def _take(self, body: Body, outcome: StepOutcome) -> None:
+    def _take(self, body: Body) -> None:
         run: LiveRun = body.run
         call = body.call
         if run.bodies.pop(call.seq, None) is None or run.gone:
             return
-        if outcome.exception is not None:
-            self._log_failure(run, call, outcome.exception, again=body.again)
+        if body.exception is not None:
+            self._log_failure(run, call, body.exception, again=body.again)
             if body.again and not call.done():
-                self._try_again(run, call, outcome)
+                self._try_again(run, call, body)
                 return
         if self._events.active:
-            self._emit("step.ended", run, call, state="failed" if outcome.exception else "succeeded")
+            self._emit("step.ended", run, call, state="failed" if body.exception else "succeeded")
         self.turns += 1
         self.activating = run.row
-        run.activation.deliver_step(call, outcome)
+        run.activation.deliver_step(call, body)
         self._advance(run)
 
-    def _try_again(self, run: LiveRun, call: StepCall, outcome: StepOutcome) -> None:
+    def _try_again(self, run: LiveRun, call: StepCall, body: Body) -> None:
         """Record the attempt and when the next is due. That must be durable before the next begins."""
         delay_us = call.step.retry.delay_us(attempt=call.attempts, chance=self._chance.random())
-        call.due_us = outcome.finished_at + delay_us
+        call.due_us = body.finished_at + delay_us
         entry = EntryRecorded(
             run=run.row.number,
             seq=call.seq,
@@ -307,7 +261,7 @@ class Executor:
             state="pending",
             input=call.input,
             output=None,
-            error=outcome.error,
+            error=body.error,
             attempts=call.attempts,
             started_at=call.started_at,
             finished_at=None,
@@ -342,9 +296,8 @@ class Executor:
         if activation.records:
             records, activation.records = activation.records, []
             run.undurable += len(records)
-            acknowledged = run.acknowledged
             for record in records:
-                self._journal.append(record, acknowledged)
+                self._journal.append(record, run.then)
         if activation.cancelled:
             self._abandon_cancelled(run)
         if activation.unhandled_errors:
@@ -366,7 +319,7 @@ class Executor:
     def _request_body(self, run: LiveRun, call: StepCall) -> None:
         """Start a body, unless it is not due yet or an earlier record of its run is not durable yet."""
         if call.due_us is not None and call.due_us > self._world.now_us():
-            self._set_alarm(call.due_us, run, call)
+            self._timers.set(call.due_us, run, call)
         elif run.undurable or run.leaving is not None:
             run.held.append(call)
         else:
@@ -389,8 +342,8 @@ class Executor:
             self._emit("step.started", run, call)
 
     def _abandon_cancelled(self, run: LiveRun) -> None:
-        calls, run.activation.cancelled = run.activation.cancelled, []
-        for call in calls:
+        calls, run.activation.cancelled = run.activation.cancelled, None
+        for call in calls or ():
             body = run.bodies.pop(call.seq, None)
             if body is not None:
                 self._bodies.abandon(body)
@@ -427,16 +380,16 @@ class Executor:
         closes_pending = row.has_history or bool(run.activation.timers) or bool(run.activation.steps)
         record = RunEnded(row.number, self.worker, state, output, error, failed_at, now, closes_pending)
         self._vanish(run)
-        if state is RunState.FAILED:
-            RUN_LOG.error(
-                "run %s of %s failed: %s", row.id, row.workflow, error, extra=log_fields(row.id, row.workflow)
-            )
+        if error is not None:
+            fields = log_fields(row.id, row.workflow)
+            RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, told(error), extra=fields)
 
         def then(_outcome: object, refused: BaseException | None) -> None:
             if refused is not None:
                 self.drop(run, refused)
                 return
             self.live.pop(row.number, None)
+            run.forget()
             if self._events.active:
                 self._emit("run.ended", run, state=state.value)
             self._on_ended(row, record)
@@ -476,6 +429,7 @@ class Executor:
                 self.drop(run, refused)
                 return
             self.live.pop(run.row.number, None)
+            run.forget()
             self._on_left(run.row, due_at)
 
         self._journal.append(record, then)
@@ -487,9 +441,11 @@ class Executor:
             self._bodies.abandon(body)
         run.bodies.clear()
         run.held.clear()
-        if run.activation.loop.tasks or run.activation.loop.generators:
+        if run.activation.loop.is_suspended():
             with self._workflow_code(run.row):
                 run.activation.close()
+        else:
+            run.activation.close()
 
     def drop(self, run: LiveRun, error: BaseException) -> None:
         """The journal refused a record of this run: forget it here; its rows are the truth.
@@ -508,46 +464,20 @@ class Executor:
     # Time.
 
     def _arm_timers(self, run: LiveRun) -> None:
-        timers, run.activation.started_timers = run.activation.started_timers, []
-        for timer in timers:
+        timers, run.activation.started_timers = run.activation.started_timers, None
+        for timer in timers or ():
             if timer.seq in run.activation.timers:
-                self._set_alarm(timer.due_us, run, timer)
+                self._timers.set(timer.due_us, run, timer)
 
-    def _set_alarm(self, at_us: int, run: LiveRun, target: WorkflowTimer | StepCall | None) -> None:
-        heapq.heappush(self._alarms, (at_us, next(self._alarm_number), run, target))
-        if len(self._alarms) > self._alarms_checked_at:
-            self._forget_alarms()
-        self._plan_alarm()
+    def _ring(self, run: LiveRun, target: Target, now: int) -> bool:
+        """Something of a run is due. False while the journal is full: then it is due later."""
+        if not self._journal.has_room:
+            return False
+        if not run.gone and run.leaving is None:
+            self._rung(run, target, now)
+        return True
 
-    def _forget_alarms(self) -> None:
-        """Drop the alarms of cancelled timers and departed runs, such as timeouts that did not come to pass."""
-        self._alarms = [alarm for alarm in self._alarms if _is_awaited(alarm[2], alarm[3])]
-        heapq.heapify(self._alarms)
-        self._alarms_checked_at = max(ALARMS_UNCHECKED_MAX, 2 * len(self._alarms))
-
-    def _plan_alarm(self) -> None:
-        if not self._alarms:
-            return
-        at_us = self._alarms[0][0]
-        if self._alarm_at is not None and self._alarm_at <= at_us:
-            return
-        if self._cancel_alarm is not None:
-            self._cancel_alarm()
-        self._alarm_at = at_us
-        self._cancel_alarm = self._world.call_later(max(at_us - self._world.now_us(), 0), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm_at = self._cancel_alarm = None
-        now = self._world.now_us()
-        rung = 0
-        while self._alarms and self._alarms[0][0] <= now and rung < REPLAY_CHUNK and self._journal.has_room:
-            _, _, run, target = heapq.heappop(self._alarms)
-            rung += 1
-            if not run.gone and run.leaving is None:
-                self._rung(run, target, now)
-        self._plan_alarm()
-
-    def _rung(self, run: LiveRun, target: WorkflowTimer | StepCall | None, now: int) -> None:
+    def _rung(self, run: LiveRun, target: Target, now: int) -> None:
         if isinstance(target, StepCall):
             if not target.done():
                 target.due_us = None
@@ -594,13 +524,11 @@ class Executor:
     def close(self) -> None:
         """Nothing runs any more; what is in memory is forgotten."""
         self._closed = True
-        if self._cancel_alarm is not None:
-            self._cancel_alarm()
+        self._timers.close()
         for run in list(self.live.values()):
             if not run.gone:
                 self._vanish(run)
         self.live.clear()
-        self._alarms.clear()
         self._bodies.close()
 
     def _released(self, run: LiveRun) -> Record:
@@ -610,20 +538,10 @@ class Executor:
 
     def _append(self, run: LiveRun, record: Record) -> None:
         run.undurable += 1
-        self._journal.append(record, run.acknowledged)
+        self._journal.append(record, run.then)
 
-    @contextmanager
-    def _workflow_code(self, row: RunRow) -> Generator[None]:
-        """Around workflow code outside of the pump: whose it is, and where its async generators are kept."""
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(_keep_generator, None)
-        self.turns += 1
-        self.activating = row
-        try:
-            yield
-        finally:
-            self.activating = None
-            sys.set_asyncgen_hooks(*hooks)
+    def _workflow_code(self, row: RunRow) -> WorkflowCode:
+        return WorkflowCode(self, row)
 
     def _emit(self, kind: str, run: LiveRun, call: StepCall | None = None, *, state: str | None = None) -> None:
         row, now = run.row, self._world.now_us()
@@ -637,8 +555,8 @@ class Executor:
         RUN_LOG.warning("step %s of run %s %s: %r", call.step.name, row.id, verdict, error, extra=fields)
 
     def _log_unhandled(self, run: LiveRun) -> None:
-        errors, run.activation.unhandled_errors = run.activation.unhandled_errors, []
-        for context in errors:
+        errors, run.activation.unhandled_errors = run.activation.unhandled_errors, None
+        for context in errors or ():
             RUN_LOG.warning(
                 "run %s: %s",
                 run.row.id,
@@ -646,17 +564,3 @@ class Executor:
                 exc_info=context.get("exception"),
                 extra=log_fields(run.row.id, run.row.workflow),
             )
-
-
-def _is_awaited(run: LiveRun, target: WorkflowTimer | StepCall | None) -> bool:
-    if run.gone:
-        return False
-    if isinstance(target, WorkflowTimer):
-        return target.seq in run.activation.timers
-    return target is None or not target.done()
-
-
-def _keep_generator(generator: Any) -> None:
-    """Async generators of a workflow live as long as their run: their collection must not depend on the collector."""
-    loop: Any = _get_running_loop()
-    loop.generators.append(generator)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from holdfast._runtime.service import Ticker
 from holdfast._store.port import Store
+from holdfast.errors import NotOpen
 
 POLL_SECONDS = 1.0
 
@@ -24,6 +25,41 @@ class Ended(NamedTuple):
     error: str | None
 
 
+class Expectation:
+    """The end of a run that this process executes.
+
+    Attributes:
+        ended: how it ended, once it has.
+        cause: why this process will not see its end, once that is clear; none when it goes on elsewhere.
+    """
+
+    __slots__ = ("_waiters", "cause", "ended", "is_over")
+
+    def __init__(self) -> None:
+        self.ended: Ended | None = None
+        self.cause: BaseException | None = None
+        self.is_over = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def wait(self) -> Ended | None:
+        """How the run ended, or none when it goes on elsewhere. Cancelling one waiter touches no other."""
+        if not self.is_over:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(future)
+            await future
+        if self.cause is not None:
+            raise self.cause
+        return self.ended
+
+    def settle(self, ended: Ended | None, cause: BaseException | None = None) -> None:
+        """Tell every waiter."""
+        self.ended, self.cause, self.is_over = ended, cause, True
+        waiters, self._waiters = self._waiters, []
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+
 class Results:
     """Waits for runs to end.
 
@@ -34,7 +70,7 @@ class Results:
     def __init__(self, store: Store, *, always_watching: bool) -> None:
         self._store = store
         self._always_watching = always_watching
-        self._expected: dict[str, asyncio.Future[Ended]] = {}
+        self._expected: dict[str, Expectation] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._waiters: Counter[str] = Counter()
         self._ticker = Ticker("results", period=POLL_SECONDS, turn=self._look)
@@ -46,41 +82,39 @@ class Results:
     async def stop(self) -> None:
         """End; whoever still waits is cancelled."""
         await self._ticker.stop()
-        for expected in self._expected.values():
-            expected.cancel()
+        self.fail(
+            NotOpen("the app was closed while a result was awaited", hint="the run goes on; ask again later")
+        )
         for waiting in self._waiting.values():
             waiting.cancel()
 
-    def expect(self, run_id: str) -> asyncio.Future[Ended]:
-        """A future for a run that this process is about to execute. Await it through `asyncio.shield`."""
-        future = self._expected.get(run_id)
-        if future is None:
-            future = self._expected[run_id] = asyncio.get_running_loop().create_future()
-        return future
+    def expect(self, run_id: str) -> None:
+        """This process is about to execute this run."""
+        if run_id not in self._expected:
+            self._expected[run_id] = Expectation()
 
-    def expected(self, run_id: str) -> asyncio.Future[Ended] | None:
-        """The future of a run that this process executes, if it has not ended."""
+    def expected(self, run_id: str) -> Expectation | None:
+        """The end of a run that this process executes, if it has not ended."""
         return self._expected.get(run_id)
 
     def ended(self, run_id: str, ended: Ended) -> None:
         """A run has durably ended in this process."""
-        future = self._expected.pop(run_id, None)
-        if future is not None and not future.done():
-            future.set_result(ended)
+        expectation = self._expected.pop(run_id, None)
+        if expectation is not None:
+            expectation.settle(ended)
         self._wake(run_id)
 
     def unexpect(self, run_id: str) -> None:
         """The run will go on elsewhere; whoever expects it waits by way of the database."""
-        future = self._expected.pop(run_id, None)
-        if future is not None and not future.done():
-            future.cancel()
+        expectation = self._expected.pop(run_id, None)
+        if expectation is not None:
+            expectation.settle(None)
 
     def fail(self, cause: BaseException) -> None:
         """This process executes nothing any more: whoever waits for a run of it learns why."""
         expected, self._expected = self._expected, {}
-        for future in expected.values():
-            if not future.done():
-                future.set_exception(cause)
+        for expectation in expected.values():
+            expectation.settle(None, cause)
 
     async def changed(self, run_id: str) -> None:
         """Wait until the run may have ended or become blocked. Register before you look, or you miss it."""

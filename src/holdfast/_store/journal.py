@@ -24,6 +24,7 @@ What can go wrong, and what then:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,10 +35,11 @@ from holdfast._store.port import Halted, RecordRefused, Store
 from holdfast._world import World
 from holdfast.errors import HoldfastError, InternalError, NotOpen, StoreError
 
+_log = logging.getLogger("holdfast.engine")
+
 Then: TypeAlias = Callable[[Any, BaseException | None], object]
 """Called once with a record's outcome after it is durable, or with the error that kept it out."""
 
-_Item: TypeAlias = tuple[Record, Then]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,37 @@ class JournalOptions:
     intake_max: int = 32_768
     backoff_first_ms: int = 20
     backoff_max_ms: int = 2_000
+
+
+class _Batch:
+    """Records, and beside each what to call. Two lists, since a tuple for each record would burden the collector."""
+
+    __slots__ = ("records", "thens")
+
+    def __init__(self, records: list[Record] | None = None, thens: list[Then] | None = None) -> None:
+        self.records: list[Record] = [] if records is None else records
+        self.thens: list[Then] = [] if thens is None else thens
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def cut(self, at: int) -> tuple[_Batch, _Batch]:
+        return _Batch(self.records[:at], self.thens[:at]), _Batch(self.records[at:], self.thens[at:])
+
+    def without(self, run: object) -> tuple[_Batch, list[Then]]:
+        """The batch without the records of a run, and what to call for those."""
+        kept, refused = _Batch(), []
+        for record, then in zip(self.records, self.thens, strict=True):
+            if run is not None and _run_of(record) == run:
+                refused.append(then)
+            else:
+                kept.records.append(record)
+                kept.thens.append(then)
+        return kept, refused
+
+    def refuse(self, cause: BaseException) -> None:
+        for then in self.thens:
+            _tell(then, None, cause)
 
 
 class Journal:
@@ -79,9 +112,10 @@ class Journal:
         self._pipeline = pipeline
         self._on_trouble = on_trouble
         self._on_broken = on_broken
-        self._intake: list[_Item] = []
-        self._under_way: deque[list[_Item]] = deque()
-        self._returned: list[list[_Item]] = []
+        self._intake = _Batch()
+        self._under_way: deque[_Batch] = deque()
+        self._returned: list[_Batch] = []
+        self._cause: BaseException = InternalError("no batch has failed")
         self._backoff_ms = 0
         self._flush_due = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,7 +126,9 @@ class Journal:
 
     def append(self, record: Record, then: Then) -> None:
         """Accept a record; never waits. Call on the event loop. `then` is called there, too, and exactly once."""
-        self._intake.append((record, then))
+        intake = self._intake
+        intake.records.append(record)
+        intake.thens.append(then)
         if not self._flush_due:
             self._flush_due = True
             loop = self._loop or self._bind()
@@ -152,43 +188,46 @@ class Journal:
         if self.broken is not None:
             self._refuse_all(self.broken)
             return
-        options = self._options
+        batch_max = self._options.batch_max
         while self._intake and len(self._under_way) < self._pipeline and not self._returned:
-            if len(self._intake) <= options.batch_max:
-                items, self._intake = self._intake, []
+            if len(self._intake) <= batch_max:
+                batch, self._intake = self._intake, _Batch()
             else:
-                items, self._intake = self._intake[: options.batch_max], self._intake[options.batch_max :]
-            self._submit(items)
+                batch, self._intake = self._intake.cut(batch_max)
+            self._submit(batch)
         while self._waiting_for_room and self.has_room:
             _release(self._waiting_for_room.popleft())
 
-    def _submit(self, items: list[_Item]) -> None:
-        self._under_way.append(items)
-        self._store.submit([record for record, _ in items], worker=self.worker, done=self._done)
+    def _submit(self, batch: _Batch) -> None:
+        self._under_way.append(batch)
+        self._store.submit(batch.records, worker=self.worker, done=self._done)
 
     def _done(self, outcomes: Sequence[Outcome] | None, error: BaseException | None) -> None:
-        items = self._under_way.popleft()
+        batch = self._under_way.popleft()
         if error is not None:
-            self._failed(items, error)
+            self._failed(batch, error)
             return
         self.committed += 1
         if self.trouble is not None:
             self._recovered()
         if outcomes is None:
-            for _, then in items:
-                then(None, None)
+            for then in batch.thens:
+                _tell(then, None, None)
         else:
-            for (_, then), outcome in zip(items, outcomes, strict=True):
-                then(outcome, None)
+            for then, outcome in zip(batch.thens, outcomes, strict=True):
+                _tell(then, outcome, None)
         self.flush()
         self._wake_idle()
 
-    def _failed(self, items: list[_Item], error: BaseException) -> None:
+    def _failed(self, batch: _Batch, error: BaseException) -> None:
         """Collect the batches that come back until none is under way, then decide by the first error."""
         if not isinstance(error, Halted) and not self._returned:
             self._cause = error
-        self._returned.append(items)
+        self._returned.append(batch)
         if self._under_way:
+            return
+        if self.broken is not None:
+            self._refuse_all(self.broken)
             return
         cause = self._cause
         if isinstance(cause, HoldfastError) and cause.retryable:
@@ -197,8 +236,6 @@ class Journal:
             self._break(cause)
         else:
             self._split(cause)
-
-    _cause: BaseException = InternalError("no batch has failed")
 
     def _later(self, cause: HoldfastError) -> None:
         if isinstance(cause, StoreError):
@@ -213,8 +250,8 @@ class Journal:
             return
         returned, self._returned = self._returned, []
         self._store.proceed()
-        for items in returned:
-            self._submit(items)
+        for batch in returned:
+            self._submit(batch)
         self.flush()
 
     def _recovered(self) -> None:
@@ -227,29 +264,28 @@ class Journal:
         self._store.proceed()
         (first, *rest), self._returned = self._returned, []
         if len(first) > 1:
-            middle = len(first) // 2
-            parts = [first[:middle], first[middle:], *rest]
+            parts = [*first.cut(len(first) // 2), *rest]
         else:
-            parts = self._without_run(first[0], rest, cause)
-        for items in parts:
-            self._submit(items)
+            parts = self._without_run(first, rest, cause)
+        for batch in parts:
+            self._submit(batch)
         self.flush()
         self._wake_idle()
 
-    def _without_run(self, bad: _Item, rest: list[list[_Item]], cause: BaseException) -> list[list[_Item]]:
-        """Refuse a record, and every later one of its run that was accepted already; returns what remains of `rest`."""
-        run = _run_of(bad[0])
-        refused = [bad]
-        parts: list[list[_Item]] = []
-        waiting, self._intake = self._intake, []
-        for items in (*rest, waiting):
-            kept = [item for item in items if run is None or _run_of(item[0]) != run]
-            refused += [item for item in items if run is not None and _run_of(item[0]) == run]
-            parts.append(kept)
-        self._intake = parts.pop() + self._intake
-        for _, then in refused:
-            then(None, cause)
-        return [items for items in parts if items]
+    def _without_run(self, bad: _Batch, rest: list[_Batch], cause: BaseException) -> list[_Batch]:
+        """Refuse one record, and every later one of its run that was accepted already; returns what remains."""
+        run = _run_of(bad.records[0])
+        refused = bad.thens
+        parts: list[_Batch] = []
+        for batch in rest:
+            kept, more = batch.without(run)
+            refused += more
+            if kept:
+                parts.append(kept)
+        self._intake, more = self._intake.without(run)
+        for then in refused + more:
+            _tell(then, None, cause)
+        return parts
 
     def close(self) -> None:
         """Accept nothing more. What is not durable by now is refused; a batch under way may still become durable."""
@@ -264,11 +300,9 @@ class Journal:
 
     def _refuse_all(self, cause: BaseException) -> None:
         while self._intake or self._returned:
-            batches, self._returned = [*self._returned, self._intake], []
-            self._intake = []
-            for items in batches:
-                for _, then in items:
-                    then(None, cause)
+            batches, self._returned, self._intake = [*self._returned, self._intake], [], _Batch()
+            for batch in batches:
+                batch.refuse(cause)
         while self._waiting_for_room:
             _release(self._waiting_for_room.popleft())
         self._wake_idle()
@@ -285,6 +319,13 @@ class Journal:
         except RuntimeError:
             raise NotOpen("the journal is used outside of its event loop") from None
         return self._loop
+
+
+def _tell(then: Then, outcome: Outcome, error: BaseException | None) -> None:
+    try:
+        then(outcome, error)
+    except Exception:  # one listener's defect must not keep the others from hearing
+        _log.exception("a listener of the journal failed")
 
 
 def _release(future: asyncio.Future[None]) -> None:

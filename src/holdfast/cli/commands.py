@@ -48,8 +48,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean `{near[0]}`?" if near else "see `holdfast --help`"
+            near = difflib.get_close_matches(args[0], COMMANDS, n=2)
+            hint = f"did you mean `{'` or `'.join(near)}`?" if near else "see `holdfast --help`"
             raise click.UsageError(f"there is no command {args[0]!r} (hint: {hint})", ctx)
         return super().resolve_command(ctx, args)
 

@@ -33,7 +33,9 @@ def grid(
     widths = [max(row[column].cell_len for row in table) for column in range(len(captions))]
     if last_fits is not None:
         room = last_fits - sum(widths[:-1]) - GAP * (len(widths) - 1)
-        widths[-1] = min(widths[-1], room) if room >= LAST_CELLS_MIN else 0
+        if room < LAST_CELLS_MIN:
+            return grid(captions[:-1], [row[:-1] for row in rows], right=right)
+        widths[-1] = min(widths[-1], room)
     return Text("\n").join(_line(row, widths, [caption in right for caption in captions]) for row in table)
 
 

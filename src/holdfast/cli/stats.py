@@ -14,7 +14,7 @@ from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.watching import watch
-from holdfast.cli.words import STYLES, age, now
+from holdfast.cli.words import STYLES, age, now, state_text
 
 
 @click.command()
@@ -24,15 +24,18 @@ from holdfast.cli.words import STYLES, age, now
 def stats(settings: Settings, watched: bool) -> None:
     """Count runs by workflow and state, and show the workers."""
 
+    def draw(seen: Stats) -> Text:
+        return _draw(seen, settings.out.width)
+
     def write(seen: Stats) -> None:
         if settings.is_json:
             write_json(settings, _value(seen))
         else:
-            settings.out.print(_draw(seen), soft_wrap=True)
+            settings.out.print(draw(seen), soft_wrap=True)
 
     async def work(client: Client) -> None:
         if watched:
-            await watch(settings, look=client.stats, draw=_draw, write=write)
+            await watch(settings, look=client.stats, draw=draw, write=write)
         else:
             write(await client.stats())
 
@@ -47,8 +50,10 @@ def _value(seen: Stats) -> dict[str, Any]:
     return {"runs": [row._asdict() for row in seen.runs], "workers": workers}
 
 
-def _draw(seen: Stats) -> Text:
+def _draw(seen: Stats, width: int) -> Text:
     runs = _runs(seen) if seen.runs else Text("no runs", style="dim")
+    if max(map(len, runs.plain.splitlines())) > width:
+        runs = _runs_as_list(seen)
     return Text("\n\n").join([runs, _workers(seen)])
 
 
@@ -63,6 +68,15 @@ def _runs(seen: Stats) -> Text:
     if len(workflows) > 1:
         rows.append(_row(Text("all", style="dim"), [seen.count(state) for state in states], states))
     return grid(("workflow", *states, "all"), rows, right={*states, "all"})
+
+
+def _runs_as_list(seen: Stats) -> Text:
+    """One row for each workflow and state, for narrow terminals."""
+    rows = [
+        [Text(row.workflow), state_text(row.state), Text(f"{row.runs:,}")]
+        for row in sorted(seen.runs, key=lambda row: row.workflow)
+    ]
+    return grid(("workflow", "state", "runs"), rows, right={"runs"})
 
 
 def _row(name: Text, counts: list[int], states: list[str]) -> list[Text]:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import click
+from rich.text import Text
 
 from holdfast import Client, HoldfastError, Run, RunState
 from holdfast.cli import problems
@@ -27,6 +28,8 @@ _SENSIBLE: Final[dict[str, tuple[str, ...]]] = {
     "resume": ("paused", "blocked", "cancelled"),
     "retry": ("failed", "cancelled", "blocked"),
 }
+
+_OUTCOMES: Final = {"cancel": "cancelled", "pause": "paused"}
 
 
 def _command(verb: str, request: Request, *, confirmed: bool, text: str) -> click.Command:
@@ -91,7 +94,9 @@ class _Steering:
         if not asked:
             settings.err.print(f"no runs to {self._verb}", style="dim")
         for row in done:
-            settings.out.print(row["id"], state_text(row["state"]), soft_wrap=True, sep="  ")
+            # A run that a worker holds does it at its next await; until then only the request is there.
+            later = "  requested" if row["state"] != _OUTCOMES.get(self._verb, row["state"]) else ""
+            settings.out.print(Text.assemble(row["id"], "  ", state_text(row["state"]), (later, "dim")), soft_wrap=True)
 
 
 cancel = _command(

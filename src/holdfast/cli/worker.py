@@ -85,7 +85,7 @@ class _Serving:
         Raises:
             HoldfastError: the store refuses this worker for good; whoever supervises it may start it again.
         """
-        signals = Signals()
+        signals = Signals(self._stop_timeout)
         with signals:
             async with self._app:
                 engine = self._app._engine
@@ -96,7 +96,6 @@ class _Serving:
                 self._say_ready(worker)
                 broken = await self._until_stopped(signals, lambda: engine.journal.broken)
                 LOG.info("stopping: %s", self._under_way(worker))
-                self._leave_when_stuck()
             self._say_stopped(worker)
         if broken is not None:
             raise broken
@@ -131,15 +130,6 @@ class _Serving:
         told = f"{runs} {'run' if runs == 1 else 'runs'} under way"
         return f"{told}; steps have {self._stop_timeout:g} s to finish, a second signal leaves at once"
 
-    def _leave_when_stuck(self) -> None:
-        def leave() -> None:
-            LOG.error("did not stop in time; leaving, the runs go on elsewhere")
-            os._exit(1)
-
-        timer = threading.Timer(self._stop_timeout + GRACE_SECONDS, leave)
-        timer.daemon = True
-        timer.start()
-
     # What it says.
 
     def _say_ready(self, worker: Worker) -> None:
@@ -159,9 +149,14 @@ class _Serving:
 
 
 class Signals:
-    """SIGTERM and SIGINT while in the block: the first sets `stop`, the second leaves at once."""
+    """SIGTERM and SIGINT while in the block: the first sets `stop`, the second leaves at once.
 
-    def __init__(self) -> None:
+    From the first on a thread counts the time, since the loop may be what does not answer. It goes on counting after
+    the block: a thread of the user's may keep the process from ending.
+    """
+
+    def __init__(self, stop_timeout: float) -> None:
+        self._stop_timeout = stop_timeout
         self.stop = asyncio.Event()
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -179,4 +174,12 @@ class Signals:
         if self._stopping:
             os._exit(128 + number)
         self._stopping = True
+        timer = threading.Timer(self._stop_timeout + GRACE_SECONDS, self._leave)
+        timer.daemon = True
+        timer.start()
         self._loop.call_soon_threadsafe(self.stop.set)
+
+    @staticmethod
+    def _leave() -> None:
+        LOG.error("did not stop in time; leaving, the runs go on elsewhere")
+        os._exit(1)

@@ -12,11 +12,12 @@ def test_checkout_survives_dying():
 
 from __future__ import annotations
 
-from holdfast.testing.crash import CrashOptions, CrashReport, crash_everywhere, crash_everywhere_async
+from holdfast.testing.crash import CrashOptions, CrashReport, Outcome, crash_everywhere, crash_everywhere_async
 
 __all__ = [
     "CrashOptions",
     "CrashReport",
+    "Outcome",
     "crash_everywhere",
     "crash_everywhere_async",
 ]

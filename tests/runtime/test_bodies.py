@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from holdfast import Retry, StepFailed, StepTimeout, current, step, workflow
+from tests.runtime.kit import Gate, Seen, opened, play, until_state, worker_of
+
+
+def test_an_async_body_that_is_late_is_cancelled_and_the_step_fails() -> None:
+    async def main() -> None:
+        gate = Gate()
+        cancelled: list[bool] = []
+
+        @step(timeout=0.02)
+        async def slow() -> None:
+            try:
+                await gate()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+        @workflow
+        async def flow() -> str:
+            try:
+                await slow()
+            except StepTimeout as late:
+                return str(late)
+            return "in time"
+
+        async with opened(flow) as app:
+            run = await app.start(flow)
+            assert "took longer than its timeout of 0.02 s" in await run.result()
+            assert cancelled == [True]
+            assert [e.error.type for e in await run.history() if e.error] == ["holdfast.errors:StepTimeout"]
+
+    play(main())
+
+
+def test_a_timeout_is_fresh_for_each_attempt() -> None:
+    async def main() -> None:
+        attempts: list[int] = []
+
+        @step(timeout=0.02, retry=Retry(attempts=3, first_delay=0))
+        async def slow() -> int:
+            attempts.append(current().attempt)
+            if len(attempts) < 3:
+                await asyncio.Event().wait()
+            return len(attempts)
+
+        @workflow
+        async def flow() -> int:
+            return await slow()
+
+        async with opened(flow) as app:
+            assert await app.run(flow) == 3
+
+    play(main())
+
+
+def test_a_timeout_error_of_the_bodys_own_is_not_taken_for_the_steps() -> None:
+    @step(timeout=5)
+    async def work() -> None:
+        raise TimeoutError("the service's")
+
+    @workflow
+    async def flow() -> str:
+        try:
+            await work()
+        except TimeoutError as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            assert await app.run(flow) == "TimeoutError: the service's"
+
+    play(main())
+
+
+def test_a_late_thread_is_abandoned_counted_and_its_outcome_dropped() -> None:
+    async def main() -> None:
+        release = threading.Event()
+        back = threading.Event()
+
+        @step(timeout=0.02)
+        def stuck() -> str:
+            release.wait()
+            back.set()
+            return "too late"
+
+        @step
+        def quick() -> str:
+            return "quick"
+
+        @workflow
+        async def flow() -> str:
+            try:
+                return await stuck()
+            except StepTimeout:
+                return await quick()
+
+        async with opened(flow, threads_max=1) as app:
+            run = await app.start(flow)
+            assert await run.result() == "quick", "the only thread was written off, so another took its place"
+            assert worker_of(app).executor.threads_abandoned == 1
+            assert worker_of(app).executor.bodies_active == 0
+            release.set()
+            await asyncio.to_thread(back.wait)
+            while worker_of(app).executor.threads_abandoned:
+                await asyncio.sleep(0)
+            assert [e.state for e in await run.history()] == ["failed", "succeeded"]
+
+    play(main())
+
+
+def test_the_time_of_a_def_step_begins_with_its_thread_not_in_the_line() -> None:
+    async def main() -> None:
+        release = threading.Event()
+        began = threading.Event()
+
+        @step
+        def hold() -> None:
+            began.set()
+            release.wait()
+
+        @step(timeout=0.05)
+        def quick() -> str:
+            return "in time"
+
+        @workflow
+        async def holding() -> None:
+            await hold()
+
+        @workflow
+        async def flow() -> str:
+            return await quick()
+
+        async with opened(holding, flow, threads_max=1) as app:
+            first = await app.start(holding)
+            await asyncio.to_thread(began.wait)
+            second = await app.start(flow)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(second.result())), 0.2)
+            release.set()
+            assert await second.result() == "in time"
+            await first.result()
+
+    play(main())
+
+
+def test_a_body_in_line_that_is_cancelled_never_starts() -> None:
+    async def main() -> None:
+        gate = Gate()
+        did: list[int] = []
+
+        @step
+        async def hold() -> None:
+            await gate()
+
+        @step
+        async def work() -> None:
+            did.append(1)
+
+        @workflow
+        async def holding() -> None:
+            await hold()
+
+        @workflow
+        async def flow() -> None:
+            await work()
+
+        async with opened(holding, flow, bodies_max=1) as app:
+            first = await app.start(holding)
+            await gate.came.wait()
+            second = await app.start(flow)
+            await second.cancel()
+            await until_state(app, second.id, "cancelled")
+            gate.open.set()
+            await first.result()
+            assert did == []
+
+    play(main())
+
+
+def test_the_loser_of_a_race_is_cancelled_and_its_outcome_dropped() -> None:
+    async def main() -> None:
+        gate = Gate()
+        ended: list[str] = []
+
+        @step
+        async def slow() -> str:
+            try:
+                await gate()
+            finally:
+                ended.append("slow")
+            return "slow"
+
+        @step
+        async def fast() -> str:
+            await gate.came.wait()
+            return "fast"
+
+        @workflow
+        async def flow() -> str:
+            calls = [asyncio.ensure_future(slow()), asyncio.ensure_future(fast())]
+            done, pending = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            for call in pending:
+                call.cancel()
+            return done.pop().result()
+
+        async with opened(flow) as app:
+            run = await app.start(flow)
+            assert await run.result() == "fast"
+            while not ended:
+                await asyncio.sleep(0)
+            assert [(e.name, e.state) for e in await run.history() if e.state == "succeeded"] == [("fast", "succeeded")]
+
+    play(main())
+
+
+def test_context_of_a_thread_is_its_own_step() -> None:
+    @step
+    def who() -> str:
+        return f"{current().step} {current().seq} {threading.current_thread().name}"
+
+    @workflow
+    async def flow() -> list[str]:
+        return list(await asyncio.gather(who(), who()))
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            seen = Seen(app)
+            assert await app.run(flow) == ["who 1 holdfast-step", "who 2 holdfast-step"]
+            assert [e.attempt for e in seen.events if e.kind == "step.started"] == [1, 1]
+
+    play(main())
+
+
+def test_an_error_of_a_class_that_cannot_be_rebuilt_keeps_name_text_and_causes() -> None:
+    class Own(Exception):
+        pass
+
+    @step
+    def fail() -> None:
+        try:
+            raise KeyError("deep")
+        except KeyError as error:
+            raise Own("outer") from error
+
+    @workflow
+    async def flow() -> list[str]:
+        try:
+            await fail()
+        except StepFailed as error:
+            return [error.type_name.rsplit(".", 1)[-1], error.message, *error.causes]
+        return []
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            name, message, cause = await app.run(flow)
+            assert (name, "outer" in message, "KeyError" in cause) == ("Own", True, True)
+
+    play(main())

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from holdfast import NotOpen, RunCancelled, RunNotFound, UsageError, WaitTimeout, sleep, step, workflow
+from holdfast.errors import StoreBusy
+from tests.runtime.kit import Gate, app_of, journal_of, opened, park, play, worker_of
+
+
+@step
+async def one() -> int:
+    return 1
+
+
+@workflow
+async def flow() -> int:
+    await sleep(0.05)
+    return await one()
+
+
+@workflow
+async def fails() -> None:
+    raise LookupError("not there", 3)
+
+
+def test_a_cancelled_waiter_does_not_touch_the_run() -> None:
+    async def main() -> None:
+        async with opened(flow) as app:
+            run = await app.start(flow)
+            waiters = [asyncio.create_task(run.result()) for _ in range(3)]
+            waiters.append(asyncio.create_task(app.get(run.id).result()))
+            await asyncio.sleep(0)
+            waiters[0].cancel()
+            waiters[3].cancel()
+            answers = await asyncio.gather(*waiters, return_exceptions=True)
+            assert [type(answer) for answer in answers] == [asyncio.CancelledError, int, int, asyncio.CancelledError]
+            assert (await run.describe()).state == "succeeded"
+
+    play(main())
+
+
+def test_a_result_reaches_another_client_while_it_waits_and_afterwards(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(flow, fails, at=tmp_path / "a.db"), app_of(flow, fails, at=tmp_path / "a.db").client() as client:
+            run = await client.start(flow)
+            assert await run.result() == 1
+            assert await client.get(run.id).result() == 1
+            failing = await client.start(fails)
+            for _ in range(2):
+                with pytest.raises(LookupError) as raised:
+                    await failing.result()
+                assert raised.value.args == ("not there", 3)
+                assert raised.value.__notes__ == [f"in run {failing.id!r}"]
+
+    play(main())
+
+
+def test_waiting_has_an_end_and_the_run_goes_on() -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> int:
+            await gate()
+            return 3
+
+        @workflow
+        async def waiting() -> int:
+            return await wait()
+
+        async with opened(waiting) as app:
+            run = await app.start(waiting)
+            for handle in (run, app.get(run.id)):
+                with pytest.raises(WaitTimeout, match="has not ended"):
+                    await handle.result(timeout=0.01)
+            gate.open.set()
+            assert await run.result(timeout=20) == 3
+            for wrong in (-1, "1", True, float("nan")):
+                with pytest.raises(UsageError):
+                    await run.result(timeout=wrong)  # type: ignore[arg-type]
+
+    play(main())
+
+
+def test_a_waiter_of_a_run_that_parks_is_answered_when_it_ends() -> None:
+    async def main() -> None:
+        async with opened(flow) as app:
+            run = await app.start(flow)
+            waiting = asyncio.create_task(run.result())
+            await asyncio.sleep(0)
+            await park(app)
+            assert await waiting == 1
+
+    play(main())
+
+
+def test_no_such_run_is_said_by_every_call() -> None:
+    async def main() -> None:
+        async with opened(flow) as app:
+            run = app.get("nobody")
+            for call in (run.result, run.describe, run.history, run.cancel, run.pause, run.resume, run.retry):
+                with pytest.raises(RunNotFound, match="nobody"):
+                    await call()
+
+    play(main())
+
+
+def test_a_run_cancelled_before_it_began_is_cancelled_for_its_waiters() -> None:
+    async def main() -> None:
+        async with opened(flow) as app:
+            run = await app.start(flow, delay=3600)
+            waiting = asyncio.create_task(run.result())
+            await asyncio.sleep(0)
+            assert await run.cancel() == "cancelled"
+            with pytest.raises(RunCancelled):
+                await waiting
+
+    play(main())
+
+
+@pytest.mark.parametrize("how", ["own", "by id"])
+def test_whoever_waits_when_the_app_closes_is_told(how: str) -> None:
+    async def main() -> None:
+        async with opened(flow) as app:
+            run = await app.start(flow, delay=3600 if how == "by id" else None)
+            waiting = asyncio.create_task((run if how == "own" else app.get(run.id)).result())
+            for _ in range(3):
+                await asyncio.sleep(0)
+        answer = (await asyncio.gather(waiting, return_exceptions=True))[0]
+        assert isinstance(answer, NotOpen) or answer == 1, repr(answer)
+
+    play(main())
+
+
+def test_closing_during_trouble_answers_everybody() -> None:
+    async def main() -> None:
+        app = app_of(flow, stop_timeout=0)
+        async with app:
+            submit = app._engine.store.submit
+
+            def busy(batch: object, *, worker: object, done: object) -> None:
+                asyncio.get_running_loop().call_soon(done, None, StoreBusy("held"))  # type: ignore[arg-type]
+
+            app._engine.store.submit = busy  # type: ignore[method-assign, assignment]
+            starting = asyncio.create_task(app.start(flow))
+            while journal_of(app).trouble is None:
+                await asyncio.sleep(0)
+            del submit
+        answer = (await asyncio.gather(starting, return_exceptions=True))[0]
+        assert isinstance(answer, NotOpen), repr(answer)
+
+    play(main())
+
+
+def test_a_worker_goes_on_looking_for_others_when_the_last_waiter_has_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(flow, at=tmp_path / "a.db") as app:
+            assert worker_of(app) is not None
+            writer = app._engine.store._writer  # type: ignore[attr-defined]
+            often = writer.poll_seconds
+            run = await app.start(flow)
+            assert await app.get(run.id).result() == 1
+            assert writer.poll_seconds == often
+        async with app.client() as client:
+            writer = client._engine.store._writer  # type: ignore[attr-defined]
+            seldom = writer.poll_seconds
+            assert seldom > often
+            await client.get(run.id).result()
+            assert writer.poll_seconds == seldom
+
+    play(main())
