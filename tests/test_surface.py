@@ -20,10 +20,8 @@ NOT_IN_THE_FACADE: set[str] = set()
 
 
 def errors() -> list[type[holdfast.HoldfastError]]:
-    found = [value for value in vars(holdfast.errors).values() if inspect.isclass(value)]
-    return [
-        value for value in found if issubclass(value, holdfast.HoldfastError) and not value.__name__.startswith("_")
-    ]
+    found = [value for name, value in vars(holdfast.errors).items() if inspect.isclass(value) and name[0] != "_"]
+    return [value for value in found if issubclass(value, holdfast.HoldfastError)]
 
 
 def public_members(kind: type) -> dict[str, Any]:
@@ -55,9 +53,7 @@ def test_all_holds_every_public_name_that_the_package_defines() -> None:
     assert defined == set(holdfast.__all__)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), documented_things(), ids=lambda value: value if isinstance(value, str) else ""
-)
+@pytest.mark.parametrize(("name", "value"), [pytest.param(*thing, id=thing[0]) for thing in documented_things()])
 def test_every_public_name_has_a_docstring_of_its_own(name: str, value: Any) -> None:
     text = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
     assert text, f"{name} has no docstring"
@@ -74,14 +70,8 @@ def test_every_error_is_public_with_a_code_of_its_own() -> None:
 
 
 def test_every_error_tells_who_must_act() -> None:
-    below = {
-        holdfast.UsageError,
-        holdfast.WorkflowError,
-        holdfast.StoreError,
-        holdfast.InternalError,
-        holdfast.WaitTimeout,
-    }
-    lost = [error for error in errors() if error is not holdfast.HoldfastError and not issubclass(error, tuple(below))]
+    who = holdfast.UsageError, holdfast.WorkflowError, holdfast.StoreError, holdfast.InternalError, holdfast.WaitTimeout
+    lost = [error for error in errors() if error is not holdfast.HoldfastError and not issubclass(error, who)]
     assert lost == []
 
 

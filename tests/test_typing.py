@@ -1,4 +1,4 @@
-"""The types that users see: `tests/typing/` is checked by mypy, not run. `make check` does so, too, and with pyright."""
+"""The types that users see: `tests/typing/` is checked by mypy, not run. `make check` does so with pyright, too."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from holdfast._client import Client
 from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow, WorkflowDecorator
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.events import Events
-from holdfast._runtime.worker import WorkerOptions
+from holdfast._runtime.options import WorkerOptions
 from holdfast._store.journal import JournalOptions
 from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import parse

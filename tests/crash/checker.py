@@ -6,8 +6,8 @@ It shares no code with the engine. Its rules do not depend on clocks:
 - A step's result is the mark of one execution. That execution is in the steps' log, and *no execution of the same step
   begins after it has ended*: otherwise a recorded step was executed again. Executions before it are attempts whose
   record did not become durable, or that failed.
-- In a run whose steps follow each other, a step begins only when the one before it is durable. So once a step has begun,
-  the one before it never begins again, whether its record was seen or not.
+- In a run whose steps follow each other, a step begins only when the one before it is durable. So once a step has
+  begun, the one before it never begins again, whether its record was seen or not.
 - A run's result is made of the results in its history.
 """
 
@@ -77,9 +77,7 @@ def _check_told(log: Path, runs: dict[str, tuple[str, str, str]], report: Report
             report.lost.append(f"{run}: the client was told {rest[0]}, the database says {state} {output}")
 
 
-def _check_results(
-    runs: dict[str, tuple[str, str, str]], recorded: dict[tuple[str, int], str], report: Report
-) -> None:
+def _check_results(runs: dict[str, tuple[str, str, str]], recorded: dict[tuple[str, int], str], report: Report) -> None:
     marks: dict[str, set[str]] = defaultdict(set)
     for (run, _), mark in recorded.items():
         marks[run].add(mark)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.crash.checker import check
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from holdfast import ExecutorOptions, Holdfast, Workflow, WorkerOptions
+from holdfast import ExecutorOptions, Holdfast, WorkerOptions, Workflow
 from holdfast._model.lifecycle import RunState
 from holdfast._runtime.events import Event
 from holdfast._runtime.worker import Worker
@@ -27,7 +27,9 @@ def play(main: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(patient())
 
 
-def app_of(*workflows: Workflow[..., Any], at: Path | None = None, stop_timeout: float = 5, **execution: Any) -> Holdfast:
+def app_of(
+    *workflows: Workflow[..., Any], at: Path | None = None, stop_timeout: float = 5, **execution: Any
+) -> Holdfast:
     """An app with these workflows, in memory or in a file."""
     uri = "sqlite://" if at is None else f"sqlite:///{at}"
     options = WorkerOptions(execution=ExecutorOptions(**execution), stop_timeout=stop_timeout)

@@ -4,9 +4,9 @@ import asyncio
 import threading
 
 import pytest
+from tests.runtime.kit import Gate, Seen, opened, play, until_state, worker_of
 
 from holdfast import Retry, StepFailed, StepTimeout, current, step, workflow
-from tests.runtime.kit import Gate, Seen, opened, play, until_state, worker_of
 
 
 def test_an_async_body_that_is_late_is_cancelled_and_the_step_fails() -> None:

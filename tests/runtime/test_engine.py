@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.kit import app_of, opened, play
 
 from holdfast import (
     Client,
@@ -23,7 +24,6 @@ from holdfast import (
     step,
     workflow,
 )
-from tests.runtime.kit import app_of, opened, play
 
 
 @step
@@ -164,7 +164,9 @@ def test_a_handle_needs_a_proper_id(run_id: Any) -> None:
 def test_the_blocking_facade_offers_what_the_client_does() -> None:
     def surface(kind: type[Any]) -> dict[str, list[str]]:
         methods = inspect.getmembers(kind, callable)
-        return {name: list(inspect.signature(method).parameters) for name, method in methods if not name.startswith("_")}
+        return {
+            name: list(inspect.signature(method).parameters) for name, method in methods if not name.startswith("_")
+        }
 
     for blocking, awaiting in ((SyncClient, Client), (SyncRun, Run)):
         assert surface(blocking).keys() == surface(awaiting).keys()

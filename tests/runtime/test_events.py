@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
+from tests.runtime.kit import Seen, opened, play
 
 from holdfast import Retry, step, workflow
 from holdfast._runtime.events import Event, Events
-from tests.runtime.kit import Seen, opened, play
 
 EVENT = Event("run.ended", 1, "r", "flow")
 
@@ -75,28 +76,17 @@ def test_the_life_of_a_run_is_told_and_logs_carry_its_fields(caplog: pytest.LogC
     assert fields == {"run_id": "r", "workflow": "flow", "step": "flaky", "attempt": 1}
 
 
-def test_errors_that_nobody_awaits_in_a_workflow_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    import asyncio
-    import gc
-
-    @step
-    async def one() -> int:
-        return 1
-
+def test_what_a_workflows_loop_complains_about_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     @workflow
     async def flow() -> int:
-        async def lost() -> None:
-            raise ValueError("nobody looks")
-
-        task = asyncio.create_task(lost())
-        await one()
-        del task
-        gc.collect()
-        return await one()
+        asyncio.get_running_loop().call_exception_handler({"message": "odd", "exception": ValueError("nobody looks")})
+        return 1
 
     async def main() -> None:
         async with opened(flow) as app:
             assert await app.run(flow, id="r") == 1
 
     play(main())
-    assert "never retrieved" in caplog.text
+    (record,) = [r for r in caplog.records if r.getMessage() == "run r: odd"]
+    assert record.exc_info is not None
+    assert "nobody looks" in str(record.exc_info[1])

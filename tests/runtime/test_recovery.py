@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.runtime.kit import Gate, Seen, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
 from holdfast import Fenced, Holdfast, LeaseOptions, WorkerOptions, sleep, step, workflow
 from holdfast._model.records import WorkerBuried
-from tests.runtime.kit import Gate, Seen, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
 
 @step

@@ -4,10 +4,10 @@ import asyncio
 import logging
 
 import pytest
+from tests.runtime.kit import play
 
 from holdfast._runtime.service import Ticker
 from holdfast.errors import StoreBusy
-from tests.runtime.kit import play
 
 
 def test_the_first_turn_comes_at_once_and_a_poke_brings_the_next() -> None:

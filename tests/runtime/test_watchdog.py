@@ -4,9 +4,9 @@ import logging
 import threading
 
 import pytest
+from tests.runtime.kit import play
 
 from holdfast import Holdfast, WorkerOptions, workflow
-from tests.runtime.kit import play
 
 
 class Waits(logging.Handler):

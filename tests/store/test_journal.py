@@ -337,16 +337,6 @@ def test_later_records_of_a_refused_run_are_refused_wherever_they_wait() -> None
     asyncio.run(main())
 
 
-def test_a_refused_start_does_not_take_others_along() -> None:
-    async def main() -> None:
-        async with a_journal() as j:
-            j.append(started("a"), started("b", seed=2**70), started("c"))
-            await j.journal.settle()
-            assert [error is None for _, error in j.answers] == [True, False, True]
-
-    asyncio.run(main())
-
-
 @pytest.mark.parametrize("cause", [Fenced("declared dead"), StoreCorrupt("damaged")])
 def test_a_final_failure_refuses_everything_now_and_later(cause: StoreError) -> None:
     async def main() -> None:

@@ -179,6 +179,25 @@ class Activation:
         """The timers that are running, as entries to record while the run is parked."""
         return [self._timer_entry(timer, finished_at=None) for timer in self.timers.values()]
 
+    def pending_attempt(self, call: StepCall, *, error: str | None) -> EntryRecorded:
+        """A step whose last attempt failed with `error` and whose next is due at ``call.due_us``, as an entry."""
+        return EntryRecorded(
+            run=self.row.number,
+            seq=call.seq,
+            after=call.after,
+            ordinal=None,
+            kind=STEP,
+            name=call.step.name,
+            state=EntryState.PENDING.value,
+            input=call.input,
+            output=None,
+            error=error,
+            attempts=call.attempts,
+            started_at=call.started_at,
+            finished_at=None,
+            due_at=call.due_us,
+        )
+
     def next_due_us(self) -> int | None:
         """When the earliest timer or delayed attempt is due, or none."""
         dues = [timer.due_us for timer in self.timers.values()]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StepCall(WorkflowFuture[Any]):
-    """A step that the workflow called: a future, and a coroutine too, so that `create_task` takes it.
+    """A step that the workflow called: a future that begins to work when it is made.
 
     It carries what is known of the step's attempts.
     """
@@ -55,22 +55,6 @@ class StepCall(WorkflowFuture[Any]):
             return False
         self.activation.step_cancelled(self)
         return True
-
-    def send(self, _value: None) -> StepCall:
-        """Part of the coroutine protocol, for `asyncio.create_task`."""
-        if self.done():
-            raise StopIteration(self.result())
-        self._asyncio_future_blocking = True
-        return self
-
-    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
-        """Part of the coroutine protocol, for `asyncio.create_task`."""
-        self.cancel()
-        raise typ if val is None else val
-
-    def close(self) -> None:
-        """Part of the coroutine protocol, for `asyncio.create_task`."""
-        self.cancel()
 
 
 class StepOutcome:

@@ -251,8 +251,15 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         if self.closing:
             _close_quietly(coro)
             raise RunClosing
+        if isinstance(coro, asyncio.Future):  # a step call, where a plain step would have given a coroutine
+            return self._task_of(coro, name=name, context=context)
         task = ordered_task(coro, self._prepared, lambda each: WorkflowTask(each, loop=self))
         return WorkflowTask(coro, loop=self, name=name, context=context) if task is None else task
+
+    def _task_of(self, call: asyncio.Future[T], *, name: str | None, context: Context | None) -> WorkflowTask[T]:
+        task = WorkflowTask(_outcome_of(call), loop=self, name=name, context=context)
+        task.add_done_callback(lambda done: call.cancel() if done.cancelled() else None)  # even before it has begun
+        return task
 
     def keep(self, task: WorkflowTask[Any]) -> None:
         """Hold a task until it is done: asyncio itself refers to tasks weakly."""
@@ -318,6 +325,10 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         self.tasks.clear()
         self.ready.clear()
         self.generators = None
+
+
+async def _outcome_of(call: asyncio.Future[T]) -> T:
+    return await call
 
 
 _CLOSE_TRIES_MAX = 100

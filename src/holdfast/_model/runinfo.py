@@ -40,7 +40,7 @@ class RunInfo:
         input: the arguments, by parameter name, as JSON values.
         output: the result as a JSON value, once succeeded.
         error: why it failed or is blocked.
-        reason: slug of why it is blocked: ``nondeterminism``, ``poison``, ...
+        reason: slug of why it is blocked: ``nondeterminism``, ``not-decodable``, ...
         attributes: searchable metadata.
         priority: higher goes first.
         worker: who holds it while it is running.

@@ -27,14 +27,13 @@ import asyncio
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._flow.definitions import Workflow
 from holdfast._flow.history import CANCEL, DEADLINE, STEP
-from holdfast._model.failures import encode_failure, told
+from holdfast._model.failures import encode_failure
 from holdfast._model.lifecycle import RunState
 from holdfast._model.records import (
     EntryRecorded,
@@ -48,32 +47,17 @@ from holdfast._model.records import (
     RunRow,
 )
 from holdfast._runtime.bodies import Bodies, Body
-from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, Event, Events, log_fields
+from holdfast._runtime.events import ENGINE_LOG, Event, Events
+from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.liverun import LiveRun, WorkflowCode, keep_generator
 from holdfast._runtime.timers import Target, Timers
+from holdfast._runtime.told import log_blocked, log_failed, log_failure, log_unhandled
 from holdfast._store.journal import Journal
 from holdfast._world import World
 from holdfast.errors import HoldfastError, InternalError, NondeterminismError
 
 REPLAY_CHUNK: Final = 500
 """Entries replayed before other work gets a turn."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutorOptions:
-    """Bounds of a worker's execution.
-
-    Args:
-        runs_max: runs in memory at once; more wait in the database.
-        bodies_max: step bodies at once; more wait in line.
-        threads_max: threads for `def` steps.
-        park_after: seconds that a run waits in memory for a timer before it becomes rows only.
-    """
-
-    runs_max: int = 10_000
-    bodies_max: int = 10_000
-    threads_max: int = 32
-    park_after: float = 2.0
 
 
 class Executor:
@@ -161,7 +145,7 @@ class Executor:
         activation = Activation(row, self._workflows[row.workflow], history)
         run = self.live[row.number] = LiveRun(self, activation)
         if self._events.active:
-            self._emit("run.claimed", run)
+            self._tell("run.claimed", run)
         try:
             with self._workflow_code(row):
                 activation.begin()
@@ -236,12 +220,12 @@ class Executor:
         if run.bodies.pop(call.seq, None) is None or run.gone:
             return
         if body.exception is not None:
-            self._log_failure(run, call, body.exception, again=body.again)
+            log_failure(run.row, call, body.exception, again=body.again)
             if body.again and not call.done():
                 self._try_again(run, call, body)
                 return
         if self._events.active:
-            self._emit("step.ended", run, call, state="failed" if body.exception else "succeeded")
+            self._tell("step.ended", run, call, state="failed" if body.exception else "succeeded")
         self.turns += 1
         self.activating = run.row
         run.activation.deliver_step(call, body)
@@ -251,22 +235,7 @@ class Executor:
         """Record the attempt and when the next is due. That must be durable before the next begins."""
         delay_us = call.step.retry.delay_us(attempt=call.attempts, chance=self._chance.random())
         call.due_us = body.finished_at + delay_us
-        entry = EntryRecorded(
-            run=run.row.number,
-            seq=call.seq,
-            after=call.after,
-            ordinal=None,
-            kind=STEP,
-            name=call.step.name,
-            state="pending",
-            input=call.input,
-            output=None,
-            error=body.error,
-            attempts=call.attempts,
-            started_at=call.started_at,
-            finished_at=None,
-            due_at=call.due_us,
-        )
+        entry = run.activation.pending_attempt(call, error=body.error)
         self._append(run, entry)
         self._request_body(run, call)
         self._advance(run)
@@ -339,7 +308,7 @@ class Executor:
         call.due_us = None
         run.bodies[call.seq] = self._bodies.start(run, call)
         if self._events.active:
-            self._emit("step.started", run, call)
+            self._tell("step.started", run, call)
 
     def _abandon_cancelled(self, run: LiveRun) -> None:
         calls, run.activation.cancelled = run.activation.cancelled, None
@@ -381,8 +350,7 @@ class Executor:
         record = RunEnded(row.number, self.worker, state, output, error, failed_at, now, closes_pending)
         self._vanish(run)
         if error is not None:
-            fields = log_fields(row.id, row.workflow)
-            RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, told(error), extra=fields)
+            log_failed(row, error)
 
         def then(_outcome: object, refused: BaseException | None) -> None:
             if refused is not None:
@@ -391,7 +359,7 @@ class Executor:
             self.live.pop(row.number, None)
             run.forget()
             if self._events.active:
-                self._emit("run.ended", run, state=state.value)
+                self._tell("run.ended", run, state=state.value)
             self._on_ended(row, record)
 
         self._journal.append(record, then)
@@ -399,7 +367,7 @@ class Executor:
     def _block(self, run: LiveRun, error: HoldfastError) -> None:
         row = run.row
         reason = "nondeterminism" if isinstance(error, NondeterminismError) else error.code
-        RUN_LOG.error("run %s is blocked (%s): %s", row.id, reason, error, extra=log_fields(row.id, row.workflow))
+        log_blocked(row, reason, error)
         record = RunBlocked(row.number, self.worker, reason, encode_failure(error), self._world.now_us())
         self._depart(run, record, due_at=None)
 
@@ -491,21 +459,6 @@ class Executor:
         if delivered:
             self._advance(run)
 
-    def park_quiet(self) -> None:
-        """Park the runs that have waited longer than the grace time."""
-        before = self._world.now_us() - int(self._options.park_after * 1_000_000)
-        for run in list(self.live.values()):
-            if run.quiet_since is not None and run.quiet_since <= before and run.leaving is None and not run.gone:
-                self._park(run)
-
-    def _park(self, run: LiveRun) -> None:
-        due = run.activation.next_due_us()
-        if run.row.deadline_at is not None:
-            due = min(due or run.row.deadline_at, run.row.deadline_at)
-        if due is not None and due <= self._world.now_us():
-            return
-        self.leave(run, lambda r: RunParked(r.row.number, self.worker, due))
-
     # The end of the worker.
 
     def release_all(self) -> None:
@@ -543,24 +496,12 @@ class Executor:
     def _workflow_code(self, row: RunRow) -> WorkflowCode:
         return WorkflowCode(self, row)
 
-    def _emit(self, kind: str, run: LiveRun, call: StepCall | None = None, *, state: str | None = None) -> None:
+    def _tell(self, kind: str, run: LiveRun, call: StepCall | None = None, *, state: str | None = None) -> None:
         row, now = run.row, self._world.now_us()
         step, attempt = (None, 0) if call is None else (call.step.name, call.attempts)
         self._events.emit(Event(kind, now, row.id, row.workflow, step, attempt, state))
 
-    def _log_failure(self, run: LiveRun, call: StepCall, error: BaseException, *, again: bool) -> None:
-        row = run.row
-        fields = log_fields(row.id, row.workflow, call.step.name, call.attempts)
-        verdict = "will be tried again" if again else "failed"
-        RUN_LOG.warning("step %s of run %s %s: %r", call.step.name, row.id, verdict, error, extra=fields)
-
     def _log_unhandled(self, run: LiveRun) -> None:
         errors, run.activation.unhandled_errors = run.activation.unhandled_errors, None
         for context in errors or ():
-            RUN_LOG.warning(
-                "run %s: %s",
-                run.row.id,
-                context.get("message"),
-                exc_info=context.get("exception"),
-                extra=log_fields(run.row.id, run.row.workflow),
-            )
+            log_unhandled(run.row, context)

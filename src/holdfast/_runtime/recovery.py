@@ -11,11 +11,11 @@ puts such runs back to ready; the worker that blocked a run never tries it again
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from holdfast._model.records import RunsUnblocked, WorkerBuried
 from holdfast._runtime.events import ENGINE_LOG
+from holdfast._runtime.options import LeaseOptions
 from holdfast._runtime.service import Ticker
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
@@ -24,19 +24,6 @@ from holdfast.errors import Fenced
 
 WORKERS_KEPT_US: Final = 7 * 86_400 * 1_000_000
 """How long the row of a worker that is gone is kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseOptions:
-    """How death is noticed.
-
-    Args:
-        seconds: a worker that has not renewed its lease for so long is dead, even if its process exists.
-        sweep_seconds: how often dead workers are looked for.
-    """
-
-    seconds: float = 30.0
-    sweep_seconds: float = 1.0
 
 
 class Recovery:
@@ -52,7 +39,6 @@ class Recovery:
         options: LeaseOptions,
         workflows: Callable[[], tuple[str, ...]],
         on_ready: Callable[[], object],
-        on_fenced: Callable[[BaseException], object],
     ) -> None:
         self._worker = worker
         self._store = store
@@ -61,7 +47,6 @@ class Recovery:
         self._options = options
         self._workflows = workflows
         self._on_ready = on_ready
-        self._on_fenced = on_fenced
         self._renew = Ticker("lease", period=options.seconds / 3, turn=self._renew_lease)
         self._sweep = Ticker("recovery", period=options.sweep_seconds, turn=self.sweep)
 
@@ -90,7 +75,7 @@ class Recovery:
         for dead in await self._store.dead_workers(now=self._world.now_us()):
             orphans = await self._journal.write(WorkerBuried(dead, self._world.now_us()))
             await self._store.buried(dead)
-            ENGINE_LOG.warning("worker %s is dead; %d of its runs are ready again", dead, orphans)
+            ENGINE_LOG.warning("worker %s is dead; unfinished runs taken over: %d", dead, orphans)
             found += orphans
         if await self._store.has_blocked(self._worker, self._workflows()):
             found += await self._journal.write(RunsUnblocked(self._worker, self._workflows()))
@@ -100,7 +85,7 @@ class Recovery:
     async def _renew_lease(self) -> None:
         now = self._world.now_us()
         if not await self._store.renew_lease(self._worker, lease_until=self._lease_until(now)):
-            self._on_fenced(Fenced(f"worker {self._worker} was declared dead by another worker"))
+            self._journal.fail(Fenced(f"worker {self._worker} was declared dead by another worker"))
         await self._store.forget_workers(before=now - WORKERS_KEPT_US)
 
     def _lease_until(self, now: int) -> int:

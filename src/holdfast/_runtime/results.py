@@ -80,13 +80,14 @@ class Results:
         await self._ticker.start()
 
     async def stop(self) -> None:
-        """End; whoever still waits is cancelled."""
+        """End; whoever still waits is told."""
         await self._ticker.stop()
-        self.fail(
-            NotOpen("the app was closed while a result was awaited", hint="the run goes on; ask again later")
-        )
+        closed = NotOpen("the app was closed while a result was awaited", hint="the run goes on; ask again later")
+        self.fail(closed)
         for waiting in self._waiting.values():
-            waiting.cancel()
+            if not waiting.done():
+                waiting.set_exception(closed)
+                waiting.exception()  # retrieved, should nobody wait any more
 
     def expect(self, run_id: str) -> None:
         """This process is about to execute this run."""

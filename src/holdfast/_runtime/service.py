@@ -42,6 +42,7 @@ class Ticker:
         self._turn = turn
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         """Begin; the first turn comes at once."""
@@ -53,13 +54,14 @@ class Ticker:
 
     async def stop(self) -> None:
         """End, in the middle of a turn if need be."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def _work(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 await self._turn()
@@ -68,4 +70,5 @@ class Ticker:
             except Exception:
                 ENGINE_LOG.exception("%s failed; it goes on", self._name)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._period)
+                async with asyncio.timeout(self._period):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._wake.wait()

@@ -11,41 +11,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from holdfast._flow.definitions import Workflow
 from holdfast._model.records import RunEnded, RunRow
 from holdfast._runtime.dispatcher import Dispatcher
 from holdfast._runtime.events import ENGINE_LOG, Events
-from holdfast._runtime.executor import Executor, ExecutorOptions
-from holdfast._runtime.recovery import LeaseOptions, Recovery
+from holdfast._runtime.executor import Executor
+from holdfast._runtime.parking import Parking
+from holdfast._runtime.options import WorkerOptions
+from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.results import Ended, Results
-from holdfast._runtime.service import Service, Ticker
+from holdfast._runtime.service import Service
 from holdfast._runtime.watchdog import Watchdog
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
 from holdfast.errors import StoreError
-
-PARK_SECONDS: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
-    """How a process executes runs.
-
-    Args:
-        execution: bounds of the execution.
-        lease: how death is noticed.
-        stop_timeout: seconds for steps under way when the worker stops; then they are cancelled and run again later.
-        blocked_after: seconds after which a workflow that blocks the event loop is reported.
-    """
-
-    execution: ExecutorOptions = field(default_factory=ExecutorOptions)
-    lease: LeaseOptions = field(default_factory=LeaseOptions)
-    stop_timeout: float = 25.0
-    blocked_after: float = 2.0
 
 
 class Worker:
@@ -88,13 +70,12 @@ class Worker:
             options=options.lease,
             workflows=self.known,
             on_ready=self.dispatcher.poke,
-            on_fenced=self.broken,
         )
         self._store = store
         self._services: list[Service] = [
             self.recovery,
             Watchdog(self.executor, world=world, seconds=options.blocked_after),
-            Ticker("parking", period=PARK_SECONDS, turn=self._park),
+            Parking(self.executor, world=world, after=options.execution.park_after),
         ]
         self._started: list[Service] = []
         self._stopping: asyncio.Task[None] | None = None
@@ -147,9 +128,6 @@ class Worker:
     def changed(self) -> None:
         """Another process has written something."""
         self.dispatcher.poke()
-
-    async def _park(self) -> None:
-        self.executor.park_quiet()
 
     def _ended(self, row: RunRow, record: RunEnded) -> None:
         self._results.ended(row.id, Ended(record.state.value, record.output, record.error))

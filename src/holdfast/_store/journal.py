@@ -41,7 +41,6 @@ Then: TypeAlias = Callable[[Any, BaseException | None], object]
 """Called once with a record's outcome after it is durable, or with the error that kept it out."""
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOptions:
     """Bounds of the journal.
@@ -233,7 +232,7 @@ class Journal:
         if isinstance(cause, HoldfastError) and cause.retryable:
             self._later(cause)
         elif isinstance(cause, StoreError) and not isinstance(cause, RecordRefused):
-            self._break(cause)
+            self.fail(cause)
         else:
             self._split(cause)
 
@@ -293,7 +292,10 @@ class Journal:
             self.broken = NotOpen("the app was closed before this was stored", hint="start again and look")
             self._refuse_all(self.broken)
 
-    def _break(self, cause: BaseException) -> None:
+    def fail(self, cause: BaseException) -> None:
+        """Refuse everything, now and later: the store has failed for good, or this worker was declared dead."""
+        if self.broken is not None:
+            return
         self.broken = cause
         self._refuse_all(cause)
         self._on_broken(cause)

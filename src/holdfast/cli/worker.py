@@ -27,13 +27,14 @@ import click
 from holdfast import Holdfast
 from holdfast._model.records import RunEnded, RunRow
 from holdfast._runtime.worker import Worker
+from holdfast._store.journal import Journal
 from holdfast.cli.answers import write_json
 from holdfast.cli.loading import load_app
 from holdfast.cli.logs import LOG, log_to_stderr
 from holdfast.cli.opening import point_to
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.values import Duration
-from holdfast.errors import InternalError
+from holdfast.errors import Fenced, InternalError
 
 LOOK_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 5.0
@@ -94,7 +95,7 @@ class _Serving:
                     raise InternalError("the app has opened without a worker")
                 self._count_ends(worker)
                 self._say_ready(worker)
-                broken = await self._until_stopped(signals, lambda: engine.journal.broken)
+                broken = await self._until_stopped(signals, lambda: _broken(engine.journal, worker))
                 LOG.info("stopping: %s", self._under_way(worker))
             self._say_stopped(worker)
         if broken is not None:
@@ -146,6 +147,13 @@ class _Serving:
     def _event(self, event: dict[str, Any]) -> None:
         if self._settings.is_json:
             write_json(dataclasses.replace(self._settings, output="jsonl"), event)
+
+
+def _broken(journal: Journal, worker: Worker) -> BaseException | None:
+    """Why this worker will never execute anything again, if so."""
+    if journal.broken is None and worker.executor._closed:  # fenced when it renewed its lease, with nothing to write
+        return Fenced(f"worker {worker.id} was declared dead by another worker", hint="its runs go on elsewhere")
+    return journal.broken
 
 
 class Signals:

@@ -33,9 +33,9 @@ from holdfast._client import Run
 from holdfast._flow.definitions import Workflow
 from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.engine import Engine
-from holdfast._runtime.executor import ExecutorOptions
+from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.threads import Job
-from holdfast._runtime.worker import WorkerOptions
+from holdfast._runtime.options import WorkerOptions
 from holdfast._store.journal import JournalOptions
 from holdfast._store.port import Store
 from holdfast._store.sqlite import SqliteStore
@@ -136,7 +136,7 @@ def crash_everywhere(
         raise UsageError("crash_everywhere inside an event loop", hint="await crash_everywhere_async(...) instead")
     settings = options or CrashOptions()
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as folder, _logs() as log:
-        experiment = _Experiment(workflow, args, kwargs, settings, Path(folder), log)
+        experiment = Experiment(workflow, args, kwargs, settings, Path(folder), log)
         return experiment.everywhere()
 
 
@@ -148,7 +148,7 @@ async def crash_everywhere_async(
 
 
 @dataclass(frozen=True, slots=True)
-class _Manner:
+class Manner:
     """How the engine is set in an experiment."""
 
     name: str
@@ -157,13 +157,13 @@ class _Manner:
     park_after: float
 
 
-_SINGLE: Final = _Manner("one record per commit", JournalOptions(batch_max=1), 1, 3600.0)
-_BATCHED: Final = _Manner("batches as they form", JournalOptions(), 2, 3600.0)
-_PARKED: Final = _Manner("one record per commit, parking at every wait", JournalOptions(batch_max=1), 1, 0.0)
+SINGLE: Final = Manner("one record per commit", JournalOptions(batch_max=1), 1, 3600.0)
+BATCHED: Final = Manner("batches as they form", JournalOptions(), 2, 3600.0)
+PARKED: Final = Manner("one record per commit, parking at every wait", JournalOptions(batch_max=1), 1, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class _Death:
+class Death:
     """At which batch of a life, and when."""
 
     at: int
@@ -171,7 +171,7 @@ class _Death:
 
 
 @dataclass(slots=True)
-class _Experiment:
+class Experiment:
     """One workflow with its arguments, to be killed again and again."""
 
     workflow: Workflow[..., Any]
@@ -183,24 +183,24 @@ class _Experiment:
     files: int = 0
     expected: Outcome | None = None
     report: CrashReport | None = None
-    deaths: list[_Death] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
 
     def everywhere(self) -> CrashReport:
         """The undisturbed run, then every crash point in every manner."""
-        manners = [_SINGLE]
-        manners += [_BATCHED] if self.options.batched else []
-        manners += [_PARKED] if self.options.parked else []
-        ledger, self.expected = self.trial(_SINGLE, [])
+        manners = [SINGLE]
+        manners += [BATCHED] if self.options.batched else []
+        manners += [PARKED] if self.options.parked else []
+        ledger, self.expected = self.trial(SINGLE, [])
         report = self.report = CrashReport(outcome=self.expected, records=ledger.records)
         self._count(ledger)
         for manner in manners:
             for moment in Moment:
                 for at in range(1, self.options.points_max + 1):
-                    if not self._survives(manner, [_Death(at, moment)]):
+                    if not self._survives(manner, [Death(at, moment)]):
                         break
         return report
 
-    def _survives(self, manner: _Manner, deaths: list[_Death]) -> bool:
+    def _survives(self, manner: Manner, deaths: list[Death]) -> bool:
         """One experiment; false when the run was over before a death came."""
         ledger, _ = self.trial(manner, deaths)
         self._count(ledger)
@@ -215,7 +215,7 @@ class _Experiment:
             self.report.lives += ledger.life
             self.report.bodies += ledger.bodies
 
-    def trial(self, manner: _Manner, deaths: list[_Death]) -> tuple[Ledger, Outcome]:
+    def trial(self, manner: Manner, deaths: list[Death]) -> tuple[Ledger, Outcome]:
         """Lives on one file until the run has ended; dies once per life as long as `deaths` lasts."""
         self.log.clear()
         path, ledger = self._new_file(), Ledger()
@@ -236,7 +236,7 @@ class _Experiment:
         return ledger, outcome
 
     def _life(
-        self, path: Path, ledger: Ledger, manner: _Manner, death: _Death | None, seconds: float
+        self, path: Path, ledger: Ledger, manner: Manner, death: Death | None, seconds: float
     ) -> tuple[float, Outcome | None]:
         loop = VirtualLoop(start=seconds)
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -266,11 +266,11 @@ class _Life:
 
     def __init__(
         self,
-        experiment: _Experiment,
+        experiment: Experiment,
         path: Path,
         ledger: Ledger,
-        manner: _Manner,
-        death: _Death | None,
+        manner: Manner,
+        death: Death | None,
         loop: VirtualLoop,
     ) -> None:
         self._experiment = experiment

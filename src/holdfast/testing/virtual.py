@@ -19,6 +19,8 @@ EPOCH_US: Final = 1_893_456_000_000_000
 """Virtual time begins on 2030-01-01."""
 GRACE_SECONDS: Final = 0.02
 """Real time that threads and sockets get before the clock jumps."""
+STUCK_SECONDS: Final = 60.0
+"""Real time after which a call into the store's threads counts as lost."""
 POLL_STRETCH: Final = 3_600
 """By what the periods of the engine's own polls grow, so that a virtual day is not 86,400 looks at the database."""
 
@@ -81,7 +83,10 @@ class _JumpingSelector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if loop.outside:
-            return super().select(None)
+            ready = super().select(STUCK_SECONDS)
+            if not ready:
+                raise RuntimeError(f"the store's threads have not answered {loop.outside} calls for {STUCK_SECONDS:g} s")
+            return ready
         if loop.threads or len(self.get_map()) > 1:  # one is the loop's own wake-up pipe
             ready = super().select(GRACE_SECONDS)
             if ready:

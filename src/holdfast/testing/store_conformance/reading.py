@@ -19,7 +19,9 @@ async def listings_filter_and_page(bench: Bench) -> None:
     pairs: tuple[tuple[tuple[str, str | int | float], ...], ...]
     pairs = ((("k", "1"),), (("k", 1),), (("k", 1.5), ("z", "é")), ())
     for place in range(4):
-        await bench.start(f"run{place}", S.READY, workflow=f"flow{place % 2}", created_at=10 + place, pairs=pairs[place])
+        await bench.start(
+            f"run{place}", S.READY, workflow=f"flow{place % 2}", created_at=10 + place, pairs=pairs[place]
+        )
     queries = {
         RunQuery(): "3210",
         RunQuery(workflow="flow1"): "31",

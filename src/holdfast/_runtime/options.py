@@ -1,0 +1,52 @@
+"""How a worker runs: one frozen value for each of its services, and one that holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorOptions:
+    """Bounds of a worker's execution.
+
+    Args:
+        runs_max: runs in memory at once; more wait in the database.
+        bodies_max: step bodies at once; more wait in line.
+        threads_max: threads for `def` steps.
+        park_after: seconds that a run waits in memory for a timer before it becomes rows only.
+    """
+
+    runs_max: int = 10_000
+    bodies_max: int = 10_000
+    threads_max: int = 32
+    park_after: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseOptions:
+    """How death is noticed.
+
+    Args:
+        seconds: a worker that has not renewed its lease for so long is dead, even if its process exists.
+        sweep_seconds: how often dead workers are looked for.
+    """
+
+    seconds: float = 30.0
+    sweep_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """How a process executes runs.
+
+    Args:
+        execution: bounds of the execution.
+        lease: how death is noticed.
+        stop_timeout: seconds for steps under way when the worker stops; then they are cancelled and run again later.
+        blocked_after: seconds after which a workflow that blocks the event loop is reported.
+    """
+
+    execution: ExecutorOptions = field(default_factory=ExecutorOptions)
+    lease: LeaseOptions = field(default_factory=LeaseOptions)
+    stop_timeout: float = 25.0
+    blocked_after: float = 2.0

@@ -1,0 +1,33 @@
+"""What the log tells of runs: one function for each line, all with the run, workflow, step and attempt as fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast._flow.calls import StepCall
+from holdfast._model.failures import told
+from holdfast._model.records import RunRow
+from holdfast._runtime.events import RUN_LOG, log_fields
+
+
+def log_failure(row: RunRow, call: StepCall, error: BaseException, *, again: bool) -> None:
+    """An attempt of a step failed."""
+    fields = log_fields(row.id, row.workflow, call.step.name, call.attempts)
+    verdict = "will be tried again" if again else "failed"
+    RUN_LOG.warning("step %s of run %s %s: %r", call.step.name, row.id, verdict, error, extra=fields)
+
+
+def log_failed(row: RunRow, error: str) -> None:
+    """A run ends with a failure, given as it is stored."""
+    RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, told(error), extra=log_fields(row.id, row.workflow))
+
+
+def log_blocked(row: RunRow, reason: str, error: BaseException) -> None:
+    """The engine cannot go on with a run."""
+    RUN_LOG.error("run %s is blocked (%s): %s", row.id, reason, error, extra=log_fields(row.id, row.workflow))
+
+
+def log_unhandled(row: RunRow, context: dict[str, Any]) -> None:
+    """Asyncio reports, from inside a run, what nobody handled."""
+    fields = log_fields(row.id, row.workflow)
+    RUN_LOG.warning("run %s: %s", row.id, context.get("message"), exc_info=context.get("exception"), extra=fields)

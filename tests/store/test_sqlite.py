@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from holdfast._store.port import Halted, RecordRefused, RunQuery
+from holdfast._store.sqlfile import load
+from holdfast._store.sqlite import SqliteStore
+from holdfast._store.uri import SqliteUri
+from holdfast._world import SystemWorld
+from holdfast.errors import NotOpen, StoreBusy, StoreFull, StoreReplaced
+from holdfast.testing.store_conformance.bench import FAR, WORKER, Bench, entry, started
+
+
+@asynccontextmanager
+async def a_store(
+    path: Path | None, *, busy_timeout: float = 30.0, world: SystemWorld | None = None
+) -> AsyncIterator[Bench]:
+    uri = SqliteUri(path=path, busy_timeout=busy_timeout)
+    bench = Bench(SqliteStore(uri, world=world or SystemWorld()), lambda: SqliteStore(uri, world=SystemWorld()))
+    await bench.store.open(on_change=bench.changes.set)
+    try:
+        await bench.store.register_worker(WORKER, now=1, lease_until=FAR)
+        yield bench
+    finally:
+        await bench.store.close()
+
+
+def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            pass
+        for call in (
+            lambda: bench.store.detail("a"),
+            lambda: bench.store.renew_lease(WORKER, lease_until=1),
+            lambda: bench.submit(started("a")),
+        ):
+            with pytest.raises(NotOpen):
+                await call()
+        bench.store.watch(True)
+
+    asyncio.run(main())
+
+
+def test_a_database_that_another_program_holds_is_busy_not_broken(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db", busy_timeout=0.01) as bench:
+            other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+            other.execute("begin immediate")
+            error = await bench.refused(started("a"))
+            assert type(error) is StoreBusy
+            assert error.retryable
+            with pytest.raises(StoreBusy):
+                await bench.store.renew_lease(WORKER, lease_until=5)
+            assert await bench.store.count_runs(RunQuery()) == 0, "reading goes on"
+            other.execute("rollback")
+            other.close()
+            await bench.submit(started("a"))
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_is_a_passing_failure_and_the_connection_recovers(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            store = bench.store
+            assert isinstance(store, SqliteStore)
+            assert store._writer is not None
+
+            def limit(pages: int) -> None:
+                assert store._connection is not None
+                store._connection.execute(f"pragma max_page_count = {pages}").fetchone()
+
+            await store._writer.call(limit, 1)  # SQLite does not go below what there is
+            error = await bench.refused(started("a", input=f'"{"x" * 1_000_000}"'))
+            assert type(error) is StoreFull
+            assert error.retryable
+            await store._writer.call(limit, 2**30)
+            await bench.submit(started("a"))
+            assert (await bench.row("a")).input == '{"x":1}'
+
+    asyncio.run(main())
+
+
+def test_a_replaced_file_stops_the_store(tmp_path: Path) -> None:
+    class LeapingWorld(SystemWorld):
+        leap = 0
+
+        def now_us(self) -> int:
+            self.leap += 10_000_000
+            return super().now_us() + self.leap
+
+    async def main() -> None:
+        path = tmp_path / "a.db"
+        async with a_store(path, world=LeapingWorld()) as bench:
+            await bench.submit(started("a"))
+            path.rename(tmp_path / "moved.db")
+            sqlite3.connect(path).close()
+            path.touch()
+            error = await bench.refused(started("b"))
+            assert type(error) is StoreReplaced
+            assert not error.retryable
+            path.unlink()
+            (tmp_path / "moved.db").rename(path)
+
+    asyncio.run(main())
+
+
+def test_a_failed_transaction_leaves_none_open(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            number = await bench.start("a")
+            for _ in range(3):
+                await bench.refused(entry(number, 1, 1, kind="nonsense"))
+                store = bench.store
+                assert isinstance(store, SqliteStore)
+                assert store._connection is not None
+                assert not store._connection.in_transaction
+            await bench.submit(entry(number, 1, 1))
+
+    asyncio.run(main())
+
+
+def test_what_is_acknowledged_is_in_the_file_for_others_before_the_answer(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            for number in range(20):
+                await bench.start(f"r{number}")
+                other = sqlite3.connect(f"file:{tmp_path / 'a.db'}?mode=ro", uri=True)
+                assert other.execute("select count(*) from holdfast_runs").fetchone()[0] == number + 1
+                other.close()
+
+    asyncio.run(main())
+
+
+KILLED = """
+import asyncio, os, sys
+from pathlib import Path
+from holdfast._store.sqlite import SqliteStore
+from holdfast._store.uri import SqliteUri
+from holdfast._world import SystemWorld
+from holdfast.testing.store_conformance.bench import Bench, FAR, started
+
+async def main():
+    uri = SqliteUri(path=Path(sys.argv[1]))
+    make = lambda: SqliteStore(uri, world=SystemWorld())
+    bench = Bench(make(), make)
+    await bench.store.open(on_change=lambda: None)
+    await bench.store.register_worker("w1", now=1, lease_until=FAR)
+    for number in range(1000):
+        await bench.submit(started(f"r{number}"))
+        os.write(1, b".")
+
+asyncio.run(main())
+"""
+
+
+def test_every_acknowledged_batch_of_a_killed_process_is_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "a.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = 0
+        while told < 50:
+            told += len(os.read(process.stdout.fileno(), 100))
+        process.kill()
+        told += len(process.stdout.read())
+
+    async def look() -> None:
+        store = SqliteStore(SqliteUri(path=tmp_path / "a.db"), world=SystemWorld())
+        await store.open(on_change=lambda: None)
+        there = await store.count_runs(RunQuery())
+        assert told <= there <= told + 1
+        assert await store.dead_workers(now=2) == [WORKER]
+        await store.close()
+
+    asyncio.run(look())
+
+
+def test_facts_for_the_doctor(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            facts = await bench.store.check()
+            assert facts, "something to look at"
+
+    asyncio.run(main())
+
+
+def test_a_store_halts_by_itself_and_says_why(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(None) as bench:
+            number = await bench.start("a")
+            with pytest.raises(RecordRefused, match="SQLite refused a record"):
+                await bench.post([entry(number, 1, 1, kind="nonsense")])
+            with pytest.raises(Halted):
+                await bench.post([started("b")])
+            bench.store.proceed()
+            await bench.submit(started("b"))
+
+    asyncio.run(main())
+
+
+HOT = {
+    "claim": ('["flow"]', 10),
+    "next_due": (),
+    "run_of_id": ("a",),
+    "detail": ("a",),
+    "requests_of_worker": ("w",),
+    "has_ready": ('["flow"]',),
+    "orphan_runs": ("w",),
+    "wake_due": (5, 1000),
+    "histories": ("[1]",),
+    "request_row": ("a",),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+def test_hot_statements_never_scan_the_runs_or_the_history(name: str, tmp_path: Path) -> None:
+    async def main() -> list[str]:
+        async with a_store(tmp_path / "a.db"):
+            connection = sqlite3.connect(f"file:{tmp_path / 'a.db'}?mode=ro", uri=True)
+            try:
+                plan = connection.execute(f"explain query plan {load('sqlite.sql')[name]}", HOT[name]).fetchall()
+            finally:
+                connection.close()
+            return [row[3] for row in plan]
+
+    for line in asyncio.run(main()):
+        assert not line.startswith(("SCAN holdfast_runs", "SCAN holdfast_history")) or "USING" in line, line
+
+
+def test_a_look_between_closing_and_stopping_does_no_harm(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            store = bench.store
+            assert isinstance(store, SqliteStore)
+            writer = store._writer
+            assert writer is not None
+            looked = threading.Event()
+            look, stop = writer._on_quiet, writer.stop
+            assert look is not None
+
+            def look_and_tell() -> None:
+                try:
+                    look()
+                except BaseException as error:
+                    failures.append(error)
+                finally:
+                    looked.set()
+
+            async def stop_after_a_look() -> None:
+                looked.clear()
+                await asyncio.to_thread(looked.wait, 20)
+                await stop()
+
+            failures: list[BaseException] = []
+            writer._on_quiet = look_and_tell
+            writer.stop = stop_after_a_look  # type: ignore[method-assign]
+            store.watch(True)
+            await store.close()
+            assert failures == []
+
+    asyncio.run(main())
+
+
+def test_a_look_that_fails_does_not_end_the_writer(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            store = bench.store
+            assert isinstance(store, SqliteStore)
+
+            def failing() -> int:
+                raise sqlite3.OperationalError("disk I/O error")
+
+            store._read_data_version = failing  # type: ignore[method-assign]
+            await bench.submit(started("a"))
+            second = bench.post([started("b")])
+            await asyncio.wait([second], timeout=10)
+            if not second.done():
+                store._closing = True  # nobody is left who could close it
+            assert second.done(), "the writer thread has died"
+
+    asyncio.run(main())

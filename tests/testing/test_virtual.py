@@ -1,0 +1,73 @@
+"""Virtual time jumps when nothing is left to do, and waits for what is under way elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+from holdfast.testing.virtual import VirtualLoop
+
+
+def run(main: object, loop: VirtualLoop) -> object:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(main)  # type: ignore[arg-type]
+
+
+def test_a_day_passes_in_no_time_and_sleepers_wake_in_order() -> None:
+    loop, seen = VirtualLoop(), []
+
+    async def sleeper(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        seen.append((seconds, round(loop.time())))
+
+    async def main() -> None:
+        await asyncio.gather(*map(sleeper, (86_400, 60, 3_600)))
+
+    run(main(), loop)
+    assert seen == [(60, 60), (3_600, 3_600), (86_400, 86_400)]
+
+
+def test_the_clock_stands_still_while_a_thread_works_for_its_grace_time() -> None:
+    loop = VirtualLoop()
+
+    async def main() -> float:
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(time.sleep, 0)
+        return loop.time()
+
+    assert run(main(), loop) == 0.0
+
+
+def test_a_thread_that_never_answers_meets_its_timeout() -> None:
+    loop, release = VirtualLoop(), threading.Event()
+
+    async def main() -> str:
+        waiting = loop.run_in_executor(None, release.wait)
+        try:
+            await asyncio.wait_for(asyncio.shield(waiting), 5)
+        except TimeoutError:
+            return "late"
+        finally:
+            release.set()
+            await waiting
+        return "in time"
+
+    assert run(main(), loop) == "late"
+    assert loop.time() >= 5
+
+
+def test_what_is_found_when_idle_comes_before_the_jump() -> None:
+    loop = VirtualLoop()
+    found: list[float] = []
+
+    def look() -> bool:
+        found.append(loop.time())
+        return len(found) == 1
+
+    async def main() -> None:
+        loop.on_idle = look
+        await asyncio.sleep(10)
+
+    run(main(), loop)
+    assert found[:2] == [0.0, 0.0]
