@@ -17,9 +17,7 @@ from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.policies import Retry
 from holdfast._model.runinfo import Entry, ErrorInfo, RunInfo
 from holdfast._run import Run, Start, Stats
-from holdfast._runtime.options import ExecutorOptions
-from holdfast._runtime.options import LeaseOptions
-from holdfast._runtime.options import WorkerOptions
+from holdfast._runtime.options import ExecutorOptions, LeaseOptions, WorkerOptions
 from holdfast._store.journal import JournalOptions
 from holdfast._sync import SyncClient, SyncRun
 from holdfast.errors import (

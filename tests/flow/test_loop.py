@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
-from asyncio import _set_running_loop
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from holdfast import current, sleep, step, workflow
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepOutcome
 from holdfast._flow.loop import RunClosing, WorkflowLoop
+from holdfast._model.failures import decode_failure, encode_failure
 from holdfast._model.lifecycle import RunState
 from holdfast._model.records import RunRow
-from holdfast.errors import NotAllowedInWorkflow
+from holdfast._runtime.liverun import keep_generator
+from holdfast.errors import NotAllowedInWorkflow, StepFailed
 
 EXECUTED: list[str] = []
 
@@ -199,7 +202,7 @@ def test_a_coroutine_that_will_not_end_is_given_up_and_the_others_are_closed() -
         for _ in range(150):  # more than the loop asks
             try:
                 await asyncio.get_running_loop().create_future()
-            except BaseException:  # noqa: S110 - the point of the test
+            except BaseException:
                 pass
 
     @workflow
@@ -232,10 +235,6 @@ def test_an_abandoned_async_generator_is_closed_with_its_run_and_not_by_the_coll
         async for number in numbers():
             return str(number)
         return ""
-
-    import gc
-
-    from holdfast._runtime.liverun import keep_generator
 
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(keep_generator, None)
@@ -273,9 +272,6 @@ def test_stop_iteration_from_a_step_does_not_break_the_loop() -> None:
         except Exception as error:
             return type(error).__name__
         return ""
-
-    from holdfast._model.failures import decode_failure, encode_failure
-    from holdfast.errors import StepFailed
 
     activation = begun(iterates)
     text = encode_failure(StopIteration(5))
@@ -325,9 +321,7 @@ print(activation.conclusion.output, [call.args for call in activation.steps.valu
 """
 
 
-def test_sets_of_tasks_and_as_completed_have_one_order_in_every_process(tmp_path: Any) -> None:
-    from pathlib import Path
-
+def test_sets_of_tasks_and_as_completed_have_one_order_in_every_process() -> None:
     outputs = set()
     for hash_seed, junk in (("1", 3), ("2", 1000), ("3", 77)):
         code = SET_ORDER.format(folder=str(Path(__file__).parent), junk=junk)
@@ -374,4 +368,3 @@ def test_current_knows_the_run_while_its_loop_runs_and_nothing_afterwards() -> N
     assert conclusion.output == '"run"'
     with pytest.raises(RuntimeError):
         asyncio.get_running_loop()
-    _set_running_loop(None)

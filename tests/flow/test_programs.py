@@ -65,8 +65,21 @@ def program_of(seed: int) -> list[Any]:
 
 def _node(chance: random.Random, depth: int) -> list[Any]:
     leaves = ["work", "work", "work", "quick", "fail", "nap"]
-    inner = ["sequence", "gather", "group", "race", "timeout", "wait_for", "queue", "as_completed", "done_set", "semaphore",
-             "condition", "shield", "cancel"]  # fmt: skip
+    inner = [
+        "sequence",
+        "gather",
+        "group",
+        "race",
+        "timeout",
+        "wait_for",
+        "queue",
+        "as_completed",
+        "done_set",
+        "semaphore",
+        "condition",
+        "shield",
+        "cancel",
+    ]
     kind = chance.choice(leaves if depth >= DEPTH_MAX or chance.random() < 0.3 else inner)
     label, ms = f"{chance.randrange(1000)}", chance.choice([0, 1, 1, 5, 5, 20, 100])
     if kind in leaves:
@@ -291,7 +304,8 @@ def test_racy_programs_that_died_replay_to_one_outcome() -> None:
         path.write_text(json.dumps(facts), encoding="utf-8")
         for hash_seed in (0, 4711):
             for fact, output in zip(facts, replayed_in_child(path, hash_seed=hash_seed), strict=True):
-                assert output == fact["output"], f"seed {fact['seed']}, hash seed {hash_seed}: {program_of(fact['seed'])}"
+                seed = fact["seed"]
+                assert output == fact["output"], f"seed {seed}, hash seed {hash_seed}: {program_of(seed)}"
     print(f"programs with seeds {seeds}: {sum(len(fact['entries']) for fact in facts)} entries replayed")
 
 

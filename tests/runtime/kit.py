@@ -60,7 +60,7 @@ async def park(app: Holdfast) -> None:
     for run in worker_of(app).executor.live.values():
         if run.quiet_since is not None:
             run.quiet_since = 0
-    worker_of(app).executor.park_quiet()
+    worker_of(app).parking.park_quiet()
     await journal_of(app).settle()
 
 

@@ -256,7 +256,7 @@ def test_a_start_whose_caller_is_cancelled_is_executed_all_the_same() -> None:
 def test_a_store_error_is_what_callers_get_when_the_database_fails() -> None:
     async def main() -> None:
         async with opened(noting) as app:
-            app._engine.journal._break(StoreError("gone"))
+            app._engine.journal.fail(StoreError("gone"))
             with pytest.raises(StoreError, match="gone"):
                 await app.start(noting, 1)
 

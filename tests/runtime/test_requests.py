@@ -377,7 +377,7 @@ def test_a_long_history_is_replayed_in_pieces_and_requests_wait_for_its_end(tmp_
                     executor = worker_of(app).executor
                     (number,) = executor.live
                     asyncio.get_running_loop().call_soon(executor.request, number, "cancel")
-                    asyncio.get_running_loop().call_soon(executor.park_quiet)
+                    asyncio.get_running_loop().call_soon(worker_of(app).parking.park_quiet)
 
             app._events.listen(ask)
             await app.get("r").cancel()

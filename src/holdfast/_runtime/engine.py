@@ -14,8 +14,8 @@ from holdfast._model.lifecycle import RunState
 from holdfast._model.records import RunRow, RunStarted, Started
 from holdfast._runtime.events import ENGINE_LOG, Events
 from holdfast._runtime.executor import Executor
-from holdfast._runtime.results import Results
 from holdfast._runtime.options import WorkerOptions
+from holdfast._runtime.results import Results
 from holdfast._runtime.worker import Worker
 from holdfast._store.journal import Journal, JournalOptions
 from holdfast._store.port import Store

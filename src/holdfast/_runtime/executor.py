@@ -17,8 +17,7 @@ share its batch. A *body* touches the world, so it is held until every earlier r
 at a time on the event loop, in `_pump` (a plain callback, never inside a task).
 
 **Leaving memory** (parked, paused, released): no body is under way, the record is appended, and from that moment
-nothing is delivered to the run any more; its coroutine is closed when the record is durable. If that fails, the run is
-dropped and recovery finds it, as after a crash.
+nothing is delivered to the run any more. If the record is refused, the run is set aside as blocked.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from typing import Any, Final
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._flow.definitions import Workflow
-from holdfast._flow.history import CANCEL, DEADLINE, STEP
+from holdfast._flow.history import CANCEL, DEADLINE
 from holdfast._model.failures import encode_failure
 from holdfast._model.lifecycle import RunState
 from holdfast._model.records import (
@@ -48,8 +47,8 @@ from holdfast._model.records import (
 )
 from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.events import ENGINE_LOG, Event, Events
-from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.liverun import LiveRun, WorkflowCode, keep_generator
+from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.timers import Target, Timers
 from holdfast._runtime.told import log_blocked, log_failed, log_failure, log_unhandled
 from holdfast._store.journal import Journal
@@ -147,7 +146,7 @@ class Executor:
         if self._events.active:
             self._tell("run.claimed", run)
         try:
-            with self._workflow_code(row):
+            with WorkflowCode(self, row):
                 activation.begin()
         except HoldfastError as error:  # the stored input does not fit this code's signature; other code's it may
             self._block(run, error)
@@ -160,7 +159,7 @@ class Executor:
     def _replay(self, run: LiveRun, replay: Iterator[None]) -> None:
         if run.gone:
             return
-        with self._workflow_code(run.row):
+        with WorkflowCode(self, run.row):
             more = next(replay, self) is not self
         if more:
             self._world.call_later(0, lambda: self._replay(run, replay))
@@ -248,7 +247,7 @@ class Executor:
         if request == "pause":
             self.leave(run, lambda r: RunPaused(r.row.number, self.worker))
             return
-        with self._workflow_code(run.row):
+        with WorkflowCode(self, run.row):
             run.activation.deliver_cancel(CANCEL, now_us=self._world.now_us())
         self._advance(run)
 
@@ -410,7 +409,7 @@ class Executor:
         run.bodies.clear()
         run.held.clear()
         if run.activation.loop.is_suspended():
-            with self._workflow_code(run.row):
+            with WorkflowCode(self, run.row):
                 run.activation.close()
         else:
             run.activation.close()
@@ -451,7 +450,7 @@ class Executor:
                 target.due_us = None
                 self._request_body(run, target)
             return
-        with self._workflow_code(run.row):
+        with WorkflowCode(self, run.row):
             if target is None:
                 delivered = run.activation.deliver_cancel(DEADLINE, now_us=now)
             else:
@@ -464,7 +463,7 @@ class Executor:
     def release_all(self) -> None:
         """Let every run go as soon as no body of it is under way."""
         for run in list(self.live.values()):
-            self.leave(run, self._released)
+            self.leave(run, lambda r: RunReleased(r.row.number, self.worker))
 
     def abandon_all(self) -> None:
         """Cancel the bodies that are still under way, so that their runs can leave now."""
@@ -484,17 +483,11 @@ class Executor:
         self.live.clear()
         self._bodies.close()
 
-    def _released(self, run: LiveRun) -> Record:
-        return RunReleased(run.row.number, self.worker)
-
     # Leaves.
 
     def _append(self, run: LiveRun, record: Record) -> None:
         run.undurable += 1
         self._journal.append(record, run.then)
-
-    def _workflow_code(self, row: RunRow) -> WorkflowCode:
-        return WorkflowCode(self, row)
 
     def _tell(self, kind: str, run: LiveRun, call: StepCall | None = None, *, state: str | None = None) -> None:
         row, now = run.row, self._world.now_us()

@@ -39,6 +39,10 @@ class Parking:
         await self._ticker.stop()
 
     async def _turn(self) -> None:
+        self.park_quiet()
+
+    def park_quiet(self) -> None:
+        """Park the runs that have been quiet for long enough."""
         now = self._world.now_us()
         for run in list(self._executor.live.values()):
             if run.quiet_since is None or run.quiet_since > now - self._after_us or run.leaving is not None or run.gone:

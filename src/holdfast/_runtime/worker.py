@@ -18,8 +18,8 @@ from holdfast._model.records import RunEnded, RunRow
 from holdfast._runtime.dispatcher import Dispatcher
 from holdfast._runtime.events import ENGINE_LOG, Events
 from holdfast._runtime.executor import Executor
-from holdfast._runtime.parking import Parking
 from holdfast._runtime.options import WorkerOptions
+from holdfast._runtime.parking import Parking
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.results import Ended, Results
 from holdfast._runtime.service import Service
@@ -71,11 +71,12 @@ class Worker:
             workflows=self.known,
             on_ready=self.dispatcher.poke,
         )
+        self.parking = Parking(self.executor, world=world, after=options.execution.park_after)
         self._store = store
         self._services: list[Service] = [
             self.recovery,
             Watchdog(self.executor, world=world, seconds=options.blocked_after),
-            Parking(self.executor, world=world, after=options.execution.park_after),
+            self.parking,
         ]
         self._started: list[Service] = []
         self._stopping: asyncio.Task[None] | None = None

@@ -29,14 +29,15 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from holdfast._app import Holdfast
-from holdfast._client import Run
 from holdfast._flow.definitions import Workflow
+from holdfast._model.records import EntryRecorded
+from holdfast._run import Run
 from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.engine import Engine
-from holdfast._runtime.options import ExecutorOptions
+from holdfast._runtime.options import ExecutorOptions, WorkerOptions
+from holdfast._runtime.parking import Parking
 from holdfast._runtime.threads import Job
-from holdfast._runtime.options import WorkerOptions
-from holdfast._store.journal import JournalOptions
+from holdfast._store.journal import Journal, JournalOptions
 from holdfast._store.port import Store
 from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import parse
@@ -222,7 +223,8 @@ class Experiment:
         seconds, outcome = 0.0, None
         for life in range(LIVES_MAX):
             death = deaths[life] if life < len(deaths) else None
-            ledger.begin_life(f"{manner.name}" + ("" if death is None else f", dies {death.moment.value} batch {death.at}"))
+            end = "" if death is None else f", dies {death.moment.value} batch {death.at}"
+            ledger.begin_life(manner.name + end)
             seconds, outcome = self._life(path, ledger, manner, death, seconds)
             if outcome is not None:
                 break
@@ -376,13 +378,13 @@ class _Life:
             raise AssertionError("the app executed something before it was open")
         executor = worker.executor
         if self._manner.park_after == 0.0:
-            self._loop.on_idle = _parking(executor)
+            self._loop.on_idle = _parking(executor, engine.world)
         bodies: Bodies = executor._bodies
         begin, submit, loop = bodies._begin, bodies.threads.submit, self._loop
 
         def begun(body: Body) -> None:
             begin(body)
-            self._ledger.begun(body.call)
+            self._ledger.begun(body.call, early=_undurable(engine.journal))
 
         def submitted(job: Job) -> None:
             loop.threads += 1
@@ -424,13 +426,27 @@ def _ignore() -> None:
     """Nobody else writes."""
 
 
-def _parking(executor: Any) -> Callable[[], bool]:
+def _parking(executor: Executor, world: World) -> Callable[[], bool]:
+    """Parks every run that waits; true when there was one."""
+    parking = Parking(executor, world=world, after=0.0)
+
     def park() -> bool:
-        before = sum(run.gone for run in executor.live.values())
-        executor.park_quiet()
-        return bool(sum(run.gone for run in executor.live.values()) > before)
+        before = _staying(executor)
+        with suppress(StopIteration):  # a turn that never waits, stepped outside of any task
+            parking._turn().send(None)
+        return _staying(executor) < before
 
     return park
+
+
+def _staying(executor: Executor) -> int:
+    return sum(run.leaving is None and not run.gone for run in executor.live.values())
+
+
+def _undurable(journal: Journal) -> bool:
+    """Whether an outcome is still on its way to the file."""
+    batches = [journal._intake, *journal._under_way]
+    return any(isinstance(record, EntryRecorded) for batch in batches for record in batch.records)
 
 
 def _counted(call: Callable[[], object], loop: VirtualLoop) -> Callable[[], object]:

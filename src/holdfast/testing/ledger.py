@@ -4,7 +4,8 @@ The ledger hears of every committed batch and of every body that begins, over al
 knows what must not happen:
 
 - a body begins though the outcome of its step is recorded;
-- a body begins with another attempt number than the recorded attempts call for, or twice in one life.
+- a body begins with another attempt number than the recorded attempts call for, or twice in one life;
+- a body begins while an outcome of its run is not durable yet.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from holdfast._flow.activation import StepCall
+from holdfast._flow.calls import StepCall
 from holdfast._model.records import EntryRecorded, Outcome, Record, RunContinued, RunEnded, RunStarted, Started
 
 _OUTCOMES: Final = ("succeeded", "failed")
@@ -44,18 +45,20 @@ class Ledger:
         for record, outcome in zip(batch, answers, strict=True):
             self._take(record, outcome)
 
-    def begun(self, call: StepCall) -> None:
-        """The body of an attempt begins."""
+    def begun(self, call: StepCall, *, early: bool) -> None:
+        """The body of an attempt begins; `early` says that an outcome before it is not durable yet."""
         self.bodies += 1
         generation, seq, attempt = call.activation.row.generation, call.seq, call.attempts
         what = f"{call.step.name}, entry {seq}, attempt {attempt}"
         self._lines.append(f"   body    {what}")
         entry = self.entries.get((generation, seq))
+        recorded = 0 if entry is None else entry.attempts
         if entry is not None and entry.state in _OUTCOMES:
             self.violations.append(f"the body of {what} ran again, though its outcome is recorded")
-        recorded = 0 if entry is None else entry.attempts
-        if entry is not None and entry.state not in _OUTCOMES and attempt != recorded + 1:
+        elif attempt != recorded + 1:
             self.violations.append(f"the body of {what} ran after {recorded} recorded attempts")
+        if early:
+            self.violations.append(f"the body of {what} ran before what came before it was durable")
         if (self.life, generation, seq, attempt) in self._begun:
             self.violations.append(f"the body of {what} ran twice in one life")
         self._begun.add((self.life, generation, seq, attempt))

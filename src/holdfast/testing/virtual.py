@@ -48,18 +48,24 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Virtual seconds."""
         return self.seconds
 
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> Any:
         """As ever; the polls of the engine's background services are stretched."""
         return self.call_at(self.seconds + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Any = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> Any:
         """As ever; the polls of the engine's background services are stretched."""
         task = asyncio.current_task(self)
         if task is not None and task.get_name().startswith("holdfast-"):
             when += (when - self.seconds) * POLL_STRETCH
         return super().call_at(when, callback, *args, context=context)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """As ever; the thread keeps the clock still for its grace time."""
         future = super().run_in_executor(executor, func, *args)
         self.threads += 1
@@ -85,7 +91,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         if loop.outside:
             ready = super().select(STUCK_SECONDS)
             if not ready:
-                raise RuntimeError(f"the store's threads have not answered {loop.outside} calls for {STUCK_SECONDS:g} s")
+                raise RuntimeError(f"{loop.outside} calls of the store were not answered within {STUCK_SECONDS:g} s")
             return ready
         if loop.threads or len(self.get_map()) > 1:  # one is the loop's own wake-up pipe
             ready = super().select(GRACE_SECONDS)
