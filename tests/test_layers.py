@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "holdfast"
 
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"_world"},
+    {"_world", "_collector"},
     {"_model"},
     {"_flow", "_store"},
     {"_runtime"},

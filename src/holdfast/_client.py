@@ -32,7 +32,7 @@ from holdfast._model.records import (
 from holdfast._model.runinfo import RunInfo
 from holdfast._rows import info_of
 from holdfast._run import Run, Start, Stats
-from holdfast._runtime.engine import Engine
+from holdfast._runtime.engine import STARTS_PER_TURN, Engine
 from holdfast._runtime.results import Ended
 from holdfast.errors import (
     NotOpen,
@@ -161,14 +161,12 @@ class Client:
             UsageError: an option or argument of one is wrong; nothing was written.
             RunConflict: the id of one is taken, see `start`.
         """
-        prepared = [(start, *self._record(start.workflow, start.args, start.kwargs, start.options)) for start in starts]
-        engine = self._engine
-        futures: list[asyncio.Future[Started]] = []
-        for _, _, record in prepared:
-            if not engine.journal.has_room:
-                await engine.journal.wait_for_room()
-            futures.append(engine.start(record))
-        outcomes = [await future for future in futures]
+        prepared: list[tuple[Start[T], Workflow[..., Any] | None, RunStarted]] = []
+        for place, start in enumerate(starts, 1):
+            prepared.append((start, *self._record(start.workflow, start.args, start.kwargs, start.options)))
+            if place % STARTS_PER_TURN == 0:
+                await asyncio.sleep(0)
+        outcomes = await self._engine.start_all([record for _, _, record in prepared])
         return [
             self._handle(definition, record, start.options, outcome)
             for (start, definition, record), outcome in zip(prepared, outcomes, strict=True)
@@ -248,23 +246,24 @@ class Client:
         _options.check_size(f"the arguments of workflow {name!r}", text)
         now = engine.world.now_us()
         due_at = options.due_us(now)
-        record = RunStarted(
-            id=options.id if options.id is not None else engine.world.new_id(),
-            workflow=name,
-            state=RunState.READY if due_at is None else RunState.SCHEDULED,
-            input=text,
-            attributes=options.attributes_text,
-            priority=options.priority,
-            seed=engine.world.seed(),
-            worker=None,
-            created_at=now,
-            due_at=due_at,
-            started_at=None,
-            timeout_us=options.timeout_us,
-            deadline_at=None,
-            pairs=options.pairs,
-            restart=options.on_conflict == "restart",
+        fields = (
+            options.id if options.id is not None else engine.world.new_id(),
+            name,
+            RunState.READY if due_at is None else RunState.SCHEDULED,
+            text,
+            options.attributes_text,
+            options.priority,
+            engine.world.seed(),
+            None,  # worker
+            now,
+            due_at,
+            None,  # started_at
+            options.timeout_us,
+            None,  # deadline_at
+            options.pairs,
+            options.on_conflict == "restart",
         )
+        record = RunStarted(*fields)
         return definition, record
 
     def _resolve(self, workflow: object, *, executes: bool) -> tuple[Workflow[..., Any] | None, str]:

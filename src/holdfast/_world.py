@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 
 class World(Protocol):
@@ -48,13 +49,18 @@ class SystemWorld:
         self._entropy = b""
         self._used = 0
         self._process = 0
+        self._instant = 0
+        self._prefix = ""
 
     def now_us(self) -> int:
         return time.time_ns() // 1000
 
     def new_id(self) -> str:
-        number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(self._random_bytes(10), "big")
-        return "".join([_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5)])
+        instant, entropy = time.time_ns() // 1_000_000, self._random_bytes(10)
+        if instant != self._instant:
+            self._instant, self._prefix = instant, _base32(instant, 50)
+        high, low = int.from_bytes(entropy[:5], "big"), int.from_bytes(entropy[5:], "big")
+        return self._prefix + _base32(high, 40) + _base32(low, 40)
 
     def seed(self) -> int:
         return int.from_bytes(self._random_bytes(8), "big") >> 1
@@ -69,6 +75,10 @@ class SystemWorld:
             start, end = 0, size
         self._used = end
         return self._entropy[start:end]
+
+
+def _base32(number: int, bits: int) -> str:
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(bits - 10, -1, -10)])
 
 
 def block(seconds: float) -> Awaitable[None]:

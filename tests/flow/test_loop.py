@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import subprocess
 import sys
@@ -200,10 +201,8 @@ def test_a_coroutine_that_will_not_end_is_given_up_and_the_others_are_closed() -
 
     async def stubborn() -> None:
         for _ in range(150):  # more than the loop asks
-            try:
+            with contextlib.suppress(BaseException):
                 await asyncio.get_running_loop().create_future()
-            except BaseException:
-                pass
 
     @workflow
     async def has_both() -> None:

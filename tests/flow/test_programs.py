@@ -65,21 +65,8 @@ def program_of(seed: int) -> list[Any]:
 
 def _node(chance: random.Random, depth: int) -> list[Any]:
     leaves = ["work", "work", "work", "quick", "fail", "nap"]
-    inner = [
-        "sequence",
-        "gather",
-        "group",
-        "race",
-        "timeout",
-        "wait_for",
-        "queue",
-        "as_completed",
-        "done_set",
-        "semaphore",
-        "condition",
-        "shield",
-        "cancel",
-    ]
+    inner = ["sequence", "gather", "group", "race", "timeout", "wait_for", "queue"]
+    inner += ["as_completed", "done_set", "semaphore", "condition", "shield", "cancel"]
     kind = chance.choice(leaves if depth >= DEPTH_MAX or chance.random() < 0.3 else inner)
     label, ms = f"{chance.randrange(1000)}", chance.choice([0, 1, 1, 5, 5, 20, 100])
     if kind in leaves:

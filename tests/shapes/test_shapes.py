@@ -408,42 +408,6 @@ def plain_exceptions() -> list[str]:
     return trace
 
 
-# Cancellation.
-
-
-@workflow
-async def cleans_up() -> None:
-    try:
-        await add(1, 1)
-        await asyncio.gather(asyncio.sleep(3600), slow("body", 7200))
-    finally:
-        await add(2, 2)
-        await slow("clean", 1)
-
-
-@workflow
-def cleans_up_plainly() -> None:
-    try:
-        double(1)
-        sleep(3600)
-    finally:
-        double(2)
-
-
-@workflow
-async def stubborn() -> str:
-    try:
-        await asyncio.sleep(3600)
-    except asyncio.CancelledError:
-        await slow("ignored", 1)
-    return "a result that does not count"
-
-
-async def cancel_later(run: Any) -> None:
-    await asyncio.sleep(100)
-    await run.cancel()
-
-
 SHAPES: list[tuple[Any, tuple[Any, ...], Any]] = [
     (sequential, (5,), 10),
     (mixed, (3,), 8),
@@ -503,9 +467,3 @@ def test_shape_that_fails_survives_dying_at_each_record(shape: Any, kind: str, m
     report = crash_everywhere(shape)
     assert report.outcome.kind.endswith(kind)
     assert str(report.outcome.value).startswith(message)
-
-
-@pytest.mark.parametrize("shape", [cleans_up, cleans_up_plainly, stubborn], ids=lambda shape: shape.name)
-def test_cancelled_shape_survives_dying_at_each_record(shape: Any) -> None:
-    report = crash_everywhere(shape, options=CrashOptions(meanwhile=cancel_later))
-    assert report.outcome.kind == "holdfast.errors.RunCancelled"

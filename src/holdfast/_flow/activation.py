@@ -23,7 +23,7 @@ from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from holdfast._flow.bridge import Bridge
 from holdfast._flow.calls import StepCall, StepOutcome
@@ -147,7 +147,12 @@ class Activation:
             None,
         )
         self.records.append(_new_entry(fields))
-        self._settle(call, outcome.value, outcome.exception)
+        if failed:
+            self._settle(call, outcome.value, outcome.exception)
+        else:
+            del self.steps[call.seq]
+            call.set_result(outcome.value)
+            self._activate()
         return True
 
     def deliver_timer(self, timer: WorkflowTimer, *, now_us: int) -> bool:
@@ -229,7 +234,10 @@ class Activation:
         """A step was called: number it, check it against the history, and request it."""
         if self.loop.closing or self.loop.halted:
             raise RunClosing
-        call = StepCall(self, self._take_seq(), step, args, kwargs)
+        self._seq = seq = self._seq + 1
+        if seq > OPERATIONS_MAX:
+            self._refuse_more()
+        call = StepCall(self, seq, step, args, kwargs)
         if self._history is not None:
             recorded = self._check(call.seq, STEP, step.name, call.input)
             if recorded is not None and recorded.ordinal is None:
@@ -325,11 +333,14 @@ class Activation:
     def _take_seq(self) -> int:
         self._seq = seq = self._seq + 1
         if seq > OPERATIONS_MAX:
-            raise UsageError(
-                f"run {self.row.id!r} has called {OPERATIONS_MAX} operations",
-                hint="let long-lived workflows call continue_as_new(...) now and then",
-            )
+            self._refuse_more()
         return seq
+
+    def _refuse_more(self) -> NoReturn:
+        raise UsageError(
+            f"run {self.row.id!r} has called {OPERATIONS_MAX} operations",
+            hint="let long-lived workflows call continue_as_new(...) now and then",
+        )
 
     def _timer_entry(self, timer: WorkflowTimer, *, finished_at: int | None) -> EntryRecorded:
         fired = finished_at is not None

@@ -66,6 +66,8 @@ class Arguments:
             raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         except (ValueError, RecursionError) as error:
             raise NotDecodable(f"the stored arguments of {self._name} are not a JSON object") from error
+        if plan.fills_every_place(raw):
+            return tuple([self._decode_slot(slot, raw[slot.key]) for slot in plan.slots]), {}
         unknown = raw.keys() - {slot.key for slot in plan.slots}
         if unknown:
             raise NotDecodable(
@@ -178,7 +180,7 @@ class _Plan:
         record: a struct with a field for each slot; encoding it writes the call.
     """
 
-    __slots__ = ("_index", "_positional", "_required", "record", "signature", "simple", "slots")
+    __slots__ = ("_index", "_keys", "_positional", "_required", "record", "signature", "simple", "slots")
 
     def __init__(self, function: Callable[..., object]) -> None:
         self.signature = inspect.signature(function)
@@ -194,6 +196,11 @@ class _Plan:
         self._index = {slot.name: index for index, slot in enumerate(self.slots)} if plain else {}
         self._required = [index for index, slot in enumerate(self.slots) if slot.required]
         self._positional = len(positional)
+        self._keys = {slot.key for slot in self.slots}
+
+    def fills_every_place(self, raw: dict[str, msgspec.Raw]) -> bool:
+        """Whether each parameter can be given by position and is there: the usual case."""
+        return self._positional == len(self.slots) == len(raw) and self._keys == raw.keys()
 
     def place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any] | None:
         """What `Signature.bind` does, for a function without stars or slashes; None when that has to decide."""

@@ -66,6 +66,7 @@ class Bodies:
 
     def start(self, run: Any, call: StepCall) -> Body:
         """Start an attempt, or put it in line."""
+        call.due_us = None
         body = Body(run, call)
         if self.active >= self._active_max:
             self._line.append(body)
@@ -105,6 +106,9 @@ class Bodies:
 
     def _ended(self) -> None:
         self.active -= 1
+        self._begin_waiting()
+
+    def _begin_waiting(self) -> None:
         while self._line and self.active < self._active_max:
             body = self._line.popleft()
             if not body.abandoned:
@@ -129,7 +133,9 @@ class Bodies:
             self._succeeded(body, value)
         if not body.abandoned:
             self._finished(body)
-        self._ended()
+        self.active -= 1
+        if self._line:
+            self._begin_waiting()
 
     async def _timed(self, call: StepCall, seconds: float) -> Any:
         limit = asyncio.timeout(seconds)

@@ -6,8 +6,9 @@ Opening and closing are all-or-nothing: what was started is stopped again when a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 from holdfast._flow.definitions import Workflow
 from holdfast._model.lifecycle import RunState
@@ -17,10 +18,13 @@ from holdfast._runtime.executor import Executor
 from holdfast._runtime.options import WorkerOptions
 from holdfast._runtime.results import Results
 from holdfast._runtime.worker import Worker
-from holdfast._store.journal import Journal, JournalOptions
+from holdfast._store.journal import Journal, JournalOptions, Then
 from holdfast._store.port import Store
 from holdfast._world import World
 from holdfast.errors import StoreError
+
+STARTS_PER_TURN: Final = 1000
+"""Starts appended before the event loop gets a turn."""
 
 
 class Engine:
@@ -84,23 +88,10 @@ class Engine:
         await self.store.close()
 
     def start(self, record: RunStarted) -> asyncio.Future[Started]:
-        """Append a start; executes the run here if it is due and there is room. Cancelling the future stops nothing.
-
-        The run is adopted in the acknowledgement, not by whoever awaits it: a caller that is cancelled meanwhile
-        leaves no run behind that is claimed and not executed.
-        """
+        """Append a start; executes the run here if it is due and there is room. Cancelling the future stops nothing."""
         future: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        executor = None if self.worker is None else self.worker.executor
-        if executor is not None and record.state is RunState.READY and executor.room > 0:
-            record = self._claimed(record, executor)
 
-        def then(outcome: Started, error: BaseException | None) -> None:
-            if executor is not None and record.state is RunState.RUNNING:
-                executor.reserved -= 1
-            if error is None:
-                self._started(record, outcome)
-            elif record.state is RunState.RUNNING:
-                self.results.unexpect(record.id)
+        def tell(outcome: Started, error: BaseException | None) -> None:
             if future.done():
                 return
             if error is None:
@@ -108,8 +99,58 @@ class Engine:
             else:
                 future.set_exception(error)
 
-        self.journal.append(record, then)
+        self._append(record, tell)
         return future
+
+    async def start_all(self, records: Sequence[RunStarted]) -> list[Started]:
+        """`start` for many, in order. Raises the first error after all of them have been answered."""
+        answers: list[Any] = [None] * len(records)
+        left = len(records)
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def tell(place: int, outcome: Started, error: BaseException | None) -> None:
+            nonlocal left
+            answers[place] = outcome if error is None else error
+            left -= 1
+            if not left and not answered.done():
+                answered.set_result(None)
+
+        for place, record in enumerate(records):
+            if place % STARTS_PER_TURN == 0:
+                await asyncio.sleep(0)  # others get a turn, and the first are written while the rest are appended
+                await self.journal.wait_for_room()
+            self._append(record, partial(tell, place))
+        if records:
+            await answered
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    def _append(self, record: RunStarted, tell: Then) -> None:
+        """Append a start, claimed by this worker if it has room.
+
+        The run is adopted in the acknowledgement, not by whoever awaits it: a caller that is cancelled meanwhile
+        leaves no run behind that is claimed and not executed.
+        """
+        worker = self.worker
+        if worker is None:
+            self.journal.append(record, tell)
+            return
+        executor = worker.executor
+        if record.state is RunState.READY and executor.room > 0:
+            record = self._claimed(record, executor)
+
+        def then(outcome: Started, error: BaseException | None) -> None:
+            if record.state is RunState.RUNNING:
+                executor.reserved -= 1
+            if error is None:
+                self._started(record, outcome)
+            elif record.state is RunState.RUNNING:
+                self.results.unexpect(record.id)
+            tell(outcome, error)
+
+        self.journal.append(record, then)
 
     def _claimed(self, record: RunStarted, executor: Executor) -> RunStarted:
         """The same start, claimed by this worker as it is written: no second write, no poll."""

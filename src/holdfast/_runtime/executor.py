@@ -28,6 +28,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from holdfast._collector import CollectorHeld
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._flow.definitions import Workflow
@@ -195,11 +196,12 @@ class Executor:
         sys.set_asyncgen_hooks(keep_generator, None)
         left = iter(inbox)
         try:
-            for body in left:
-                try:
-                    self._take(body)
-                except Exception as error:
-                    self._defect(body.run, error)
+            with CollectorHeld():
+                for body in left:
+                    try:
+                        self._take(body)
+                    except Exception as error:
+                        self._defect(body.run, error)
         finally:
             self.activating = None
             sys.set_asyncgen_hooks(*hooks)
@@ -278,7 +280,9 @@ class Executor:
         if activation.requested:
             calls, activation.requested = activation.requested, []
             for call in calls:
-                if not call.done():
+                if run.undurable and call.due_us is None:  # the hot path of `_request_body`
+                    run.held.append(call)
+                elif not call.done():
                     self._request_body(run, call)
         run.quiet_since = None if run.bodies or run.held else self._world.now_us()
         if run.leaving is not None:
@@ -291,23 +295,20 @@ class Executor:
         elif run.undurable or run.leaving is not None:
             run.held.append(call)
         else:
-            self._start_body(run, call)
+            run.held.append(call)
+            self.start_held(run)
 
     def start_held(self, run: LiveRun) -> None:
         """Everything of the run is durable: its held bodies may touch the world."""
         if run.leaving is not None:
             return
         held, run.held = run.held, []
+        run.quiet_since = None
         for call in held:
             if not call.done():
-                self._start_body(run, call)
-
-    def _start_body(self, run: LiveRun, call: StepCall) -> None:
-        run.quiet_since = None
-        call.due_us = None
-        run.bodies[call.seq] = self._bodies.start(run, call)
-        if self._events.active:
-            self._tell("step.started", run, call)
+                run.bodies[call.seq] = self._bodies.start(run, call)
+                if self._events.active:
+                    self._tell("step.started", run, call)
 
     def _abandon_cancelled(self, run: LiveRun) -> None:
         calls, run.activation.cancelled = run.activation.cancelled, None

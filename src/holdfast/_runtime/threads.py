@@ -15,11 +15,12 @@ from queue import SimpleQueue
 class Job:
     """A call for a thread. `abandoned` is set on the event loop, read by the thread."""
 
-    __slots__ = ("abandoned", "call", "started")
+    __slots__ = ("abandoned", "call", "finished", "started")
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
         self.started = False
+        self.finished = False
         self.abandoned = False
 
 
@@ -49,7 +50,7 @@ class StepThreads:
             if job.abandoned:
                 return
             job.abandoned = True
-            if job.started:
+            if job.started and not job.finished:
                 self.abandoned += 1
                 self._threads -= 1
                 if not self._jobs.empty() and self._threads < self._bound:
@@ -75,6 +76,7 @@ class StepThreads:
             if job.started:
                 job.call()
             with self._lock:
+                job.finished = True
                 if job.started and job.abandoned:
                     self.abandoned -= 1
                     return

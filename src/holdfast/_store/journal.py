@@ -28,14 +28,17 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import repeat
+from typing import Any, Final, TypeAlias
 
+from holdfast._collector import CollectorHeld
 from holdfast._model.records import Outcome, Record
 from holdfast._store.port import Halted, RecordRefused, Store
 from holdfast._world import World
 from holdfast.errors import HoldfastError, InternalError, NotOpen, StoreError
 
 _log = logging.getLogger("holdfast.engine")
+DEAF: Final = "a listener of the journal failed; the others are told all the same"
 
 Then: TypeAlias = Callable[[Any, BaseException | None], object]
 """Called once with a record's outcome after it is durable, or with the error that kept it out."""
@@ -209,12 +212,12 @@ class Journal:
         self.committed += 1
         if self.trouble is not None:
             self._recovered()
-        if outcomes is None:
-            for then in batch.thens:
-                _tell(then, None, None)
-        else:
-            for then, outcome in zip(batch.thens, outcomes, strict=True):
-                _tell(then, outcome, None)
+        with CollectorHeld():
+            for then, outcome in zip(batch.thens, outcomes or repeat(None), strict=False):
+                try:
+                    then(outcome, None)
+                except Exception:
+                    _log.exception(DEAF)
         self.flush()
         self._wake_idle()
 
@@ -326,8 +329,8 @@ class Journal:
 def _tell(then: Then, outcome: Outcome, error: BaseException | None) -> None:
     try:
         then(outcome, error)
-    except Exception:  # one listener's defect must not keep the others from hearing
-        _log.exception("a listener of the journal failed")
+    except Exception:
+        _log.exception(DEAF)
 
 
 def _release(future: asyncio.Future[None]) -> None:

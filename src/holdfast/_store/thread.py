@@ -8,12 +8,14 @@ second thread and without work on the event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
+_log = logging.getLogger("holdfast.engine")
 _Call: TypeAlias = Callable[[], object]
 
 
@@ -74,12 +76,18 @@ class StoreThread:
             try:
                 call = calls.get(timeout=self.poll_seconds) if self._on_quiet is not None else calls.get()
             except Empty:
-                if self._on_quiet is not None:
-                    self._on_quiet()
+                self._look_around()
                 continue
             if call is None:
                 return
             call()
+
+    def _look_around(self) -> None:
+        try:
+            if self._on_quiet is not None:
+                self._on_quiet()
+        except Exception:  # the thread must live on: calls wait in its queue
+            _log.exception("%s failed while it was quiet", self._thread.name)
 
 
 def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

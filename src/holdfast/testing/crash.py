@@ -1,18 +1,18 @@
 """Dying everywhere: a workflow is run once per record with the process dying just before and just after its commit.
 
-Each experiment is a sequence of *lives*, one app each, on one real SQLite file. The first life ends at the chosen record;
-the next one opens the file as a fresh process would, finds a worker that is dead (its lock is free), takes the run over
-by replay, and finishes it. What is compared:
+Each experiment is a sequence of *lives*, one app each, on one real SQLite file. The first life ends at the chosen
+record; the next one opens the file as a fresh process would, finds a worker that is dead (its lock is free), takes the
+run over by replay, and finishes it. What is compared:
 
 - the outcome (result, or class and message of the exception) is that of the undisturbed run;
-- no body of a step began whose outcome was recorded, and attempts were counted on;
+- no body of a step began whose outcome was recorded, or before what came before it was durable; attempts were counted;
 - the history in the file is what was acknowledged, entry by entry.
 
 The process is not really killed: its store stops taking anything (`holdfast.testing.dying`), which to a database is the
 same, and makes the moment exact. Bodies under way are cancelled at the death; `kill -9` of real processes is tested
 elsewhere. Time is virtual (`holdfast.testing.virtual`), and every run gets the same seed, so lives draw the same random
-numbers. An order of outcomes that depends on real threads or sockets may differ between lives; with such a workflow give
-`same`, which compares outcomes.
+numbers. The order in which racing steps end may differ after a death (a step that runs again ends later); where the
+result depends on it, give `same`, which compares outcomes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from holdfast._model.records import EntryRecorded
 from holdfast._run import Run
 from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.engine import Engine
+from holdfast._runtime.executor import Executor
 from holdfast._runtime.options import ExecutorOptions, WorkerOptions
 from holdfast._runtime.parking import Parking
 from holdfast._runtime.threads import Job

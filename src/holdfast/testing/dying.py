@@ -5,10 +5,10 @@
 - `before`: the batch never reaches the database, nor does anything after it;
 - `after`: the batch is committed, but its acknowledgement never arrives, and nothing after it reaches the database.
 
-Earlier batches that are still under way commit, and are acknowledged, as they may be in a real death. `died` is set when
-nothing is under way any more. From then on the engine above only looks alive: no acknowledgement comes, so no body that
-waits for one starts. `bury` then ends the remains along the path of a fenced worker: every call is refused, nothing is
-written, and closing the store frees the worker's lock as the kernel would.
+Earlier batches that are still under way commit, and are acknowledged, as they may be in a real death. `died` is set
+when nothing is under way any more. From then on the engine above only looks alive: no acknowledgement comes, so no body
+that waits for one starts. `bury` then ends the remains along the path of a fenced worker: every call is refused,
+nothing is written, and closing the store frees the worker's lock as the kernel would.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ another thread, the clock is set to the next timer instead of waiting for it. Th
 `asyncio.sleep` in step bodies and timeouts of steps included, so time passes in one order for all of them.
 
 What is under way elsewhere keeps the clock still: calls into the store's threads (`outside`) for as long as they take,
-threads of step bodies and open sockets for a short real while, because such a body may be meant to run into its timeout.
+threads of step bodies and open sockets for a short real while, because such a body may be meant to run into its
+timeout.
 """
 
 from __future__ import annotations
