@@ -294,7 +294,7 @@ def test_class_that_cannot_be_imported_is_told() -> None:
 def test_exception_with_a_meaning_to_the_interpreter_is_not_rebuilt(error: BaseException) -> None:
     again = through(error)
     assert isinstance(again, StepFailed)
-    assert again.type_name == f"builtins:{type(error).__name__}"
+    assert again.type_name == f"{type(error).__module__}:{type(error).__name__}"
 
 
 @pytest.mark.parametrize(

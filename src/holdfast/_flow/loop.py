@@ -21,6 +21,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import cache
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from holdfast._flow.completed import ordered_task
@@ -320,11 +321,18 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
                 self.owner.unhandled(
                     {"message": f"{task.get_name()} cannot be closed: its `finally` awaits without end"}
                 )
+                _given_up().append(task)
         for generator in reversed(self.generators or ()):
             _close_generator(generator)
         self.tasks.clear()
         self.ready.clear()
         self.generators = None
+
+
+@cache
+def _given_up() -> list[object]:
+    """Tasks that swallow every attempt to close them. Kept: collected, they would spin for ever in the collector."""
+    return []
 
 
 async def _outcome_of(call: asyncio.Future[T]) -> T:
