@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import ModuleType
@@ -130,10 +129,12 @@ def find_uri(uri: str | None) -> str:
 
 
 def _uri_in(path: Path, tables: tuple[str, ...]) -> str | None:
+    if not path.exists():
+        return None
+    import tomllib  # 15 ms at every start, and mostly there is no such file
+
     try:
         settings: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="correct the file, or set HOLDFAST_URI") from error
     for table in tables:

@@ -414,7 +414,7 @@ class Activation:
             self._settle(call, None, decode_failure(entry.error, fallback=StepFailed))
             return
         try:
-            value = call.step.result.decode(entry.output or "null", where=f"result of step {call.step.name!r}")
+            value = call.step.result.decode(entry.output or "null", where=call.step.result_place)
         except NotDecodable as error:
             self.divergence = error
             self.loop.halted = True

@@ -17,8 +17,7 @@ import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Final
 
 from holdfast._store.sqlitefile import translate
@@ -62,12 +61,12 @@ class Migration:
             raise InternalError(f"migration {self.number:04} ends in the middle of a statement")
 
 
-def packaged() -> Traversable:
+def packaged() -> Path:
     """The folder of the migrations that ship with this release."""
-    return files("holdfast._store") / "migrations" / "sqlite"
+    return Path(__file__).parent / "migrations" / "sqlite"
 
 
-def read(source: Traversable) -> list[Migration]:
+def read(source: Path) -> list[Migration]:
     """The migrations of a folder, in order.
 
     Raises:
@@ -88,7 +87,7 @@ def migrate(
     now_us: int,
     target: int | None = None,
     dry_run: bool = False,
-    source: Traversable | None = None,
+    source: Path | None = None,
 ) -> list[Migration]:
     """Apply what is missing, up to `target` or all, and return what this call applied (or would, in a dry run).
 

@@ -12,8 +12,8 @@ when a statement is first needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import Final
 
 from holdfast.errors import InternalError
@@ -46,7 +46,7 @@ def load(name: str) -> Statements:
     Raises:
         InternalError: it is malformed.
     """
-    return parse((files("holdfast._store") / name).read_text("utf-8"), source=name)
+    return parse((Path(__file__).parent / name).read_text("utf-8"), source=name)
 
 
 def parse(text: str, *, source: str) -> Statements:

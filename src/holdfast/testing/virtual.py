@@ -22,8 +22,8 @@ GRACE_SECONDS: Final = 0.02
 """Real time that threads and sockets get before the clock jumps."""
 STUCK_SECONDS: Final = 60.0
 """Real time after which a call into the store's threads counts as lost."""
-POLL_STRETCH: Final = 3_600
-"""By what the periods of the engine's own polls grow, so that a virtual day is not 86,400 looks at the database."""
+POLL_STRETCH: Final = 1_000_000
+"""By what the periods of the engine's own polls grow: a virtual month is not two million looks at the database."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
