@@ -95,10 +95,7 @@ class Executor:
         self._on_ended = on_ended
         self._on_left = on_left
         self._bodies = Bodies(
-            world=world,
-            finished=self._finished,
-            active_max=options.bodies_max,
-            threads_max=options.threads_max,
+            world=world, finished=self._finished, active_max=options.bodies_max, threads_max=options.threads_max
         )
         self._inbox: list[Body] = []
         self._pump_due = False
