@@ -157,7 +157,7 @@ class Executor:
     def _replay(self, run: LiveRun, replay: Iterator[None]) -> None:
         if run.gone:
             return
-        with WorkflowCode(self, run.row):
+        with WorkflowCode(self, run.row), CollectorHeld():
             more = next(replay, self) is not self
         if more:
             self._world.call_later(0, lambda: self._replay(run, replay))

@@ -21,6 +21,7 @@ import socket
 import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +50,7 @@ IDLE_SECONDS: Final = 1.0
 IDENTITY_CHECK_US: Final = 1_000_000
 """How often it is checked that the path still leads to the open file."""
 
+_seq_of = attrgetter("seq")
 _json = msgspec.json.Encoder()
 _entries = msgspec.json.Decoder(list[EntryRecorded])
 _ABOUT_A_RECORD = (
@@ -285,6 +287,8 @@ class SqliteStore:
         histories: dict[int, list[EntryRecorded]] = {}
         for entry in _entries.decode(text):
             histories.setdefault(entry.run, []).append(entry)
+        for entries in histories.values():
+            entries.sort(key=_seq_of)
         return histories
 
     async def detail(self, run_id: str) -> RunDetail | None:
