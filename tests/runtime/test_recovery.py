@@ -11,6 +11,7 @@ from tests.runtime.kit import Gate, Seen, app_of, journal_of, opened, park, play
 
 from holdfast import Fenced, Holdfast, LeaseOptions, WorkerOptions, sleep, step, workflow
 from holdfast._model.records import WorkerBuried
+from holdfast._world import SystemWorld
 
 
 @step
@@ -273,5 +274,58 @@ def test_events_stop_after_leaving() -> None:
             await app.run(ones)
             assert len(seen.events) == count > 0
             assert not app._events.active
+
+    play(main())
+
+
+class ShiftedWorld(SystemWorld):
+    """The real world, with a clock that can be set."""
+
+    shift_us = 0
+
+    def now_us(self) -> int:
+        return super().now_us() + self.shift_us
+
+
+def test_a_clock_that_jumps_a_day_forward_buries_nobody(tmp_path: Path) -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> str:
+            await gate()
+            return "once"
+
+        @workflow
+        async def flow() -> str:
+            return await wait()
+
+        async with opened(flow, at=tmp_path / "a.db") as first:
+            await first.start(flow, id="r")
+            await gate.came.wait()
+            second = app_of(flow, at=tmp_path / "a.db")
+            world = second._world = ShiftedWorld()
+            async with second:
+                world.shift_us = 86_400 * 1_000_000
+                await worker_of(second).recovery.sweep()
+                assert (await second.get("r").describe()).worker == worker_of(first).id
+                gate.open.set()
+                assert await second.get("r").result() == "once"
+                assert gate.visits == 1
+
+    play(main())
+
+
+def test_a_lease_that_has_lapsed_by_a_steady_clock_is_the_end_of_its_worker(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(ones, at=tmp_path / "a.db") as first:
+            second = Holdfast(f"sqlite:///{tmp_path / 'a.db'}", worker=WorkerOptions(lease=LeaseOptions(seconds=0.05)))
+            second.include(ones)
+            async with second:
+                await second._engine.store.renew_lease(worker_of(first).id, lease_until=1)
+                while worker_of(first).id in {row.id for row in (await second.stats()).workers if row.state == "live"}:
+                    await worker_of(second).recovery.sweep()
+                with pytest.raises(Fenced):
+                    await first.start(ones)
 
     play(main())

@@ -4,12 +4,17 @@ A worker is alive while it holds the lock on its file and renews its lease. Whoe
 takes its runs, in one transaction (`WorkerBuried`); from that commit on every batch of the dead one is refused. A
 worker that merely starts takes nothing from one that lives.
 
+A free lock is proof of death. A lapsed lease is only as good as the clock: when that jumps forward by a day, every
+lease has lapsed. So leases are judged only by a worker that has seen the wall clock keep pace with the event loop's own
+for a whole lease; by then whoever lives has renewed under the new time.
+
 A run whose code did not match its history was blocked by some worker. Another worker may have the code that fits, so it
 puts such runs back to ready; the worker that blocked a run never tries it again by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +27,8 @@ from holdfast._store.port import Store
 from holdfast._world import World
 from holdfast.errors import Fenced
 
+CLOCK_JUMP_US: Final = 5_000_000
+"""By how much the wall clock may move against the event loop's before it counts as a jump."""
 WORKERS_KEPT_US: Final = 7 * 86_400 * 1_000_000
 """How long the row of a worker that is gone is kept."""
 
@@ -47,6 +54,8 @@ class Recovery:
         self._options = options
         self._workflows = workflows
         self._on_ready = on_ready
+        self._clock_ahead = 0.0
+        self._steady_since = 0.0
         self._renew = Ticker("lease", period=options.seconds / 3, turn=self._renew_lease)
         self._sweep = Ticker("recovery", period=options.sweep_seconds, turn=self.sweep)
 
@@ -72,7 +81,7 @@ class Recovery:
     async def sweep(self) -> None:
         """Take over from the dead, and try what others could not replay."""
         found = 0
-        for dead in await self._store.dead_workers(now=self._world.now_us()):
+        for dead in await self._store.dead_workers(now=self._trusted_now()):
             orphans = await self._journal.write(WorkerBuried(dead, self._world.now_us()))
             await self._store.buried(dead)
             ENGINE_LOG.warning("worker %s is dead; unfinished runs taken over: %d", dead, orphans)
@@ -87,6 +96,14 @@ class Recovery:
         if not await self._store.renew_lease(self._worker, lease_until=self._lease_until(now)):
             self._journal.fail(Fenced(f"worker {self._worker} was declared dead by another worker"))
         await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+
+    def _trusted_now(self) -> int:
+        """The time to judge leases by: the clock's, or the beginning of time while the clock is not to be trusted."""
+        now, ticks = self._world.now_us(), asyncio.get_running_loop().time()
+        if abs(now - ticks * 1_000_000 - self._clock_ahead) > CLOCK_JUMP_US:
+            self._clock_ahead = now - ticks * 1_000_000
+            self._steady_since = ticks
+        return now if ticks - self._steady_since >= self._options.seconds else 0
 
     def _lease_until(self, now: int) -> int:
         return now + int(self._options.seconds * 1_000_000)
