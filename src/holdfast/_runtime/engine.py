@@ -18,7 +18,7 @@ from holdfast._runtime.executor import Executor
 from holdfast._runtime.options import WorkerOptions
 from holdfast._runtime.results import Results
 from holdfast._runtime.worker import Worker
-from holdfast._store.journal import Journal, JournalOptions, Then
+from holdfast._store.journal import Journal, JournalOptions, Then, answering
 from holdfast._store.port import Store
 from holdfast._world import World
 from holdfast.errors import StoreError
@@ -90,16 +90,7 @@ class Engine:
     def start(self, record: RunStarted) -> asyncio.Future[Started]:
         """Append a start; executes the run here if it is due and there is room. Cancelling the future stops nothing."""
         future: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-
-        def tell(outcome: Started, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(outcome)
-            else:
-                future.set_exception(error)
-
-        self._append(record, tell)
+        self._append(record, answering(future))
         return future
 
     async def start_all(self, records: Sequence[RunStarted]) -> list[Started]:

@@ -146,16 +146,7 @@ class Journal:
         """
         await self.wait_for_room()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def then(outcome: Outcome, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(outcome)
-            else:
-                future.set_exception(error)
-
-        self.append(record, then)
+        self.append(record, answering(future))
         return await future
 
     @property
@@ -324,6 +315,20 @@ class Journal:
         except RuntimeError:
             raise NotOpen("the journal is used outside of its event loop") from None
         return self._loop
+
+
+def answering(future: asyncio.Future[Any]) -> Then:
+    """What to pass to `append` so that a future gets the answer; one that was cancelled meanwhile is left alone."""
+
+    def then(outcome: Outcome, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(outcome)
+        else:
+            future.set_exception(error)
+
+    return then
 
 
 def _tell(then: Then, outcome: Outcome, error: BaseException | None) -> None:
