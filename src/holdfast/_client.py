@@ -17,6 +17,7 @@ import msgspec
 
 from holdfast import _options
 from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow
+from holdfast._flow.loop import WorkflowLoop
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import (
@@ -35,6 +36,7 @@ from holdfast._run import Run, Start, Stats
 from holdfast._runtime.engine import STARTS_PER_TURN, Engine
 from holdfast._runtime.results import Ended
 from holdfast.errors import (
+    NotAllowedInWorkflow,
     NotOpen,
     RunConflict,
     RunNotFound,
@@ -231,6 +233,11 @@ class Client:
         if self._opened is None:
             name = type(self).__name__
             raise NotOpen(f"this {name} is not open", hint="use it inside `async with ...:`")
+        if type(asyncio.get_running_loop()) is WorkflowLoop:
+            raise NotAllowedInWorkflow(
+                "an app was used inside a workflow; child runs are not part of this release",
+                hint="do it in a step, or move the shared code into a plain function",
+            )
         if self._opened_in is not asyncio.get_running_loop():
             raise UsageError("this app was opened in another event loop", hint="use it in the loop that opened it")
         return self._opened

@@ -105,11 +105,11 @@ def test_a_late_thread_is_abandoned_counted_and_its_outcome_dropped() -> None:
         async with opened(flow, threads_max=1) as app:
             run = await app.start(flow)
             assert await run.result() == "quick", "the only thread was written off, so another took its place"
-            assert worker_of(app).executor.threads_abandoned == 1
-            assert worker_of(app).executor.bodies_active == 0
+            assert worker_of(app).executor.bodies.threads.abandoned == 1
+            assert worker_of(app).executor.bodies.active == 0
             release.set()
             await asyncio.to_thread(back.wait)
-            while worker_of(app).executor.threads_abandoned:
+            while worker_of(app).executor.bodies.threads.abandoned:
                 await asyncio.sleep(0)
             assert [e.state for e in await run.history()] == ["failed", "succeeded"]
 

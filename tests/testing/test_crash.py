@@ -84,7 +84,7 @@ def test_body_that_starts_before_what_it_depends_on_is_durable_is_caught(monkeyp
     """Without the output-commit rule the kit must cry out: attempts that are not recorded begin again."""
 
     def at_once(self: Executor, run: object, call: object) -> None:
-        run.bodies[call.seq] = self._bodies.start(run, call)  # type: ignore[attr-defined,arg-type]
+        run.bodies[call.seq] = self.bodies.start(run, call)  # type: ignore[attr-defined,arg-type]
 
     monkeypatch.setattr(Executor, "_request_body", at_once)
     with pytest.raises(AssertionError, match="ran"):

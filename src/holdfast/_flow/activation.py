@@ -234,6 +234,7 @@ class Activation:
         """A step was called: number it, check it against the history, and request it."""
         if self.loop.closing or self.loop.halted:
             raise RunClosing
+        step.result  # noqa: B018 - an annotation that cannot be stored is refused before the body has run
         self._seq = seq = self._seq + 1
         if seq > OPERATIONS_MAX:
             self._refuse_more()
@@ -448,6 +449,9 @@ class Activation:
             )
         else:
             error = main.exception()
+        for call in self.steps.values():
+            if not call.is_awaited():
+                self.unhandled({"message": f"ended without awaiting {call!r}, which did not count: write `await`"})
         if isinstance(error, ContinueAsNew):
             return self._continued(error)
         if self.cancel_kind is not None and (error is None or isinstance(error, asyncio.CancelledError)):

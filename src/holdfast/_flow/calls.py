@@ -49,6 +49,13 @@ class StepCall(WorkflowFuture[Any]):
         self.due_us: int | None = None
         self.started_at: int | None = None
 
+    def __repr__(self) -> str:
+        return f"<step {self.step.name!r}, entry {self.seq}>"
+
+    def is_awaited(self) -> bool:
+        """Whether anything waits for it."""
+        return bool(self._callbacks)
+
     def cancel(self, msg: Any | None = None) -> bool:
         """The workflow gives the step up: it is not started again, and a late outcome is dropped."""
         if not super().cancel(msg):

@@ -43,7 +43,10 @@ class _Definition(Generic[P, R]):
     @cached_property
     def result(self) -> Codec[Any]:
         """How its results are stored, by its return annotation."""
-        return codec_for(annotations_of(self.function).get("return", Any))
+        try:
+            return codec_for(annotations_of(self.function).get("return", Any))
+        except UsageError as error:
+            raise UsageError(f"result of {self.kind} {self.name!r}: {error.message}", hint=error.hint) from error
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name!r} of {self.function.__module__}.{self.function.__qualname__}>"
@@ -234,6 +237,11 @@ def _check_function(kind: str, function: object) -> None:
         raise UsageError(
             f"@{kind} needs a function, not {function!r}",
             hint="decorate a `def` or an `async def` at module level; wrap a method or a callable object in one",
+        )
+    first = next(iter(inspect.signature(function).parameters), "")
+    if first in ("self", "cls") and "." in function.__qualname__.rpartition("<locals>.")[2]:
+        raise UsageError(
+            f"@{kind} on {function.__qualname__!r}, a method", hint="decorate a function outside of classes"
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(

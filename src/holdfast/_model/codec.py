@@ -95,7 +95,7 @@ class Codec(Generic[T]):
             raise NotDecodable(
                 f"{path} does not fit {_name_of(self.annotation)}: {reason}",
                 path=path,
-                hint="the annotation has changed since the value was stored; widen it, or give new fields a default",
+                hint="start again with a right value; or, if the code has changed since, widen the annotation",
             ) from error
 
     def settle(self, value: T, *, where: str = "value") -> tuple[str, T]:
@@ -375,7 +375,8 @@ def refusal(value: object, where: str, error: Exception | None) -> NotEncodable:
     """
     path, reason = _find_fault(value, where) or (where, _reason(error))
     path = _shorten(path)
-    return NotEncodable(f"{path} cannot be stored: {reason}", path=path, hint=_HINT)
+    hint = "was an `await` forgotten?" if hasattr(value, "__await__") else _HINT
+    return NotEncodable(f"{path} cannot be stored: {reason}", path=path, hint=hint)
 
 
 def _reason(error: Exception | None) -> str:

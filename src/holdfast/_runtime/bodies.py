@@ -30,7 +30,7 @@ class Body(StepOutcome):
         abandoned: nobody waits for it.
     """
 
-    __slots__ = ("abandoned", "again", "call", "ended", "job", "run", "task", "timer")
+    __slots__ = ("abandoned", "again", "call", "ended", "interrupted", "job", "run", "task", "timer")
 
     def __init__(self, run: Any, call: StepCall) -> None:
         self.run = run
@@ -39,6 +39,7 @@ class Body(StepOutcome):
         self.abandoned = False
         self.again = False
         self.ended = False
+        self.interrupted = False
         self.task: asyncio.Task[None] | None = None
         self.job: Job | None = None
         self.timer: Callable[[], None] | None = None
@@ -128,6 +129,8 @@ class Bodies:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
+            task = asyncio.current_task()
+            body.interrupted = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
             self._failed(body, error)
         else:
             self._succeeded(body, value)

@@ -91,7 +91,9 @@ class Dispatcher:
             if not await self._claim():
                 break
         due = await self._store.next_due()
-        if due is not None:
+        full = self._executor.room <= 0
+        self._backlog = self._backlog or full
+        if due is not None and not (full and due <= self._world.now_us()):
             self.due(due)
 
     async def _something_is_ready(self) -> bool:

@@ -79,13 +79,15 @@ class Engine:
     async def close(self) -> None:
         """Stop the worker, make durable what was accepted, and close the database."""
         worker, self.worker = self.worker, None
-        if worker is not None:
-            await worker.stop()
-        if self.journal.trouble is None:
-            await self.journal.settle()
-        self.journal.close()
-        await self.results.stop()
-        await self.store.close()
+        try:
+            if worker is not None:
+                await worker.stop()
+            if self.journal.trouble is None:
+                await self.journal.settle()
+        finally:  # also when leaving failed or was cancelled: our lock must go, so that others take over
+            self.journal.close()
+            await self.results.stop()
+            await self.store.close()
 
     def start(self, record: RunStarted) -> asyncio.Future[Started]:
         """Append a start; executes the run here if it is due and there is room. Cancelling the future stops nothing."""

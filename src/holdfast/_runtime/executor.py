@@ -94,7 +94,7 @@ class Executor:
         self._options = options
         self._on_ended = on_ended
         self._on_left = on_left
-        self._bodies = Bodies(
+        self.bodies = Bodies(
             world=world, finished=self._finished, active_max=options.bodies_max, threads_max=options.threads_max
         )
         self._inbox: list[Body] = []
@@ -108,16 +108,6 @@ class Executor:
     def room(self) -> int:
         """How many more runs may come into memory; starts under way have reserved theirs."""
         return 0 if self._closed else self._options.runs_max - len(self.live) - self.reserved
-
-    @property
-    def bodies_active(self) -> int:
-        """Step bodies under way."""
-        return self._bodies.active
-
-    @property
-    def threads_abandoned(self) -> int:
-        """Threads of `def` steps that ran into their timeout and have not come back."""
-        return self._bodies.threads.abandoned
 
     # Runs come in.
 
@@ -217,6 +207,10 @@ class Executor:
         call = body.call
         if run.bodies.pop(call.seq, None) is None or run.gone:
             return
+        if body.interrupted:  # somebody cancelled our task, as `asyncio.run` does at its end: that is no outcome
+            self._release(run)
+            self.try_leave(run)
+            return
         if body.exception is not None:
             log_failure(run.row, call, body.exception, again=body.again)
             if body.again and not call.done():
@@ -244,7 +238,8 @@ class Executor:
         if run is None or run.gone or run.replaying:  # after the replay the dispatcher finds the request again
             return
         if request == "pause":
-            self.leave(run, lambda r: RunPaused(r.row.number, self.worker))
+            run.leaving = run.leaving or (lambda r: RunPaused(r.row.number, self.worker))
+            self._advance(run)  # what the run has recorded so far goes before
             return
         with WorkflowCode(self, run.row):
             run.activation.deliver_cancel(CANCEL, now_us=self._world.now_us())
@@ -268,7 +263,7 @@ class Executor:
         if activation.cancelled:
             self._abandon_cancelled(run)
         if activation.unhandled_errors:
-            self._log_unhandled(run)
+            log_unhandled(run.row, activation)
         if activation.conclusion is not None:
             self._conclude(run)
             return
@@ -303,7 +298,7 @@ class Executor:
         run.quiet_since = None
         for call in held:
             if not call.done():
-                run.bodies[call.seq] = self._bodies.start(run, call)
+                run.bodies[call.seq] = self.bodies.start(run, call)
                 if self._events.active:
                     self._tell("step.started", run, call)
 
@@ -312,7 +307,7 @@ class Executor:
         for call in calls or ():
             body = run.bodies.pop(call.seq, None)
             if body is not None:
-                self._bodies.abandon(body)
+                self.bodies.abandon(body)
 
     # The end of a run, and of its stay.
 
@@ -403,7 +398,7 @@ class Executor:
         """From here on nothing reaches the run."""
         run.gone = True
         for body in run.bodies.values():
-            self._bodies.abandon(body)
+            self.bodies.abandon(body)
         run.bodies.clear()
         run.held.clear()
         if run.activation.loop.is_suspended():
@@ -419,8 +414,12 @@ class Executor:
         """
         if not run.gone:
             self._vanish(run)
-            if self._journal.broken is None and isinstance(error, HoldfastError):
+        if self._journal.broken is None and isinstance(error, HoldfastError) and run.row.number in self.live:
+            if not run.refused:
+                run.refused = error
                 self._block(run, error)
+                return
+            if error is run.refused:
                 return
         if self.live.pop(run.row.number, None) is not None and not self._closed:
             ENGINE_LOG.error("run %s is dropped by worker %s: %s", run.row.id, self.worker, error)
@@ -447,6 +446,7 @@ class Executor:
             if not target.done():
                 target.due_us = None
                 self._request_body(run, target)
+                run.quiet_since = None
             return
         with WorkflowCode(self, run.row):
             if target is None:
@@ -461,13 +461,13 @@ class Executor:
     def release_all(self) -> None:
         """Let every run go as soon as no body of it is under way."""
         for run in list(self.live.values()):
-            self.leave(run, lambda r: RunReleased(r.row.number, self.worker))
+            self._release(run)
 
     def abandon_all(self) -> None:
         """Cancel the bodies that are still under way, so that their runs can leave now."""
         for run in list(self.live.values()):
             for body in run.bodies.values():
-                self._bodies.abandon(body)
+                self.bodies.abandon(body)
             run.bodies.clear()
             self.try_leave(run)
 
@@ -479,7 +479,10 @@ class Executor:
             if not run.gone:
                 self._vanish(run)
         self.live.clear()
-        self._bodies.close()
+        self.bodies.close()
+
+    def _release(self, run: LiveRun) -> None:
+        self.leave(run, lambda r: RunReleased(r.row.number, self.worker))
 
     # Leaves.
 
@@ -491,8 +494,3 @@ class Executor:
         row, now = run.row, self._world.now_us()
         step, attempt = (None, 0) if call is None else (call.step.name, call.attempts)
         self._events.emit(Event(kind, now, row.id, row.workflow, step, attempt, state))
-
-    def _log_unhandled(self, run: LiveRun) -> None:
-        errors, run.activation.unhandled_errors = run.activation.unhandled_errors, None
-        for context in errors or ():
-            log_unhandled(run.row, context)

@@ -55,6 +55,7 @@ class LiveRun:
         "held",
         "leaving",
         "quiet_since",
+        "refused",
         "replaying",
         "row",
         "then",
@@ -71,6 +72,7 @@ class LiveRun:
         self.leaving: Callable[[LiveRun], Record] | None = None
         self.gone = False
         self.replaying = True
+        self.refused: BaseException | None = None
         self.quiet_since: int | None = None
         self.then: Then = self.acknowledged
 

@@ -84,7 +84,7 @@ class Recovery:
         for dead in await self._store.dead_workers(now=self._trusted_now()):
             orphans = await self._journal.write(WorkerBuried(dead, self._world.now_us()))
             await self._store.buried(dead)
-            ENGINE_LOG.warning("worker %s is dead; unfinished runs taken over: %d", dead, orphans)
+            ENGINE_LOG.warning("worker %s is dead; what it left unfinished goes on here", dead)
             found += orphans
         if await self._store.has_blocked(self._worker, self._workflows()):
             found += await self._journal.write(RunsUnblocked(self._worker, self._workflows()))

@@ -42,7 +42,7 @@ class StepThreads:
                 self._idle -= 1
             elif self._threads < self._bound:
                 self._spawn()
-        self._jobs.put(job)
+            self._jobs.put(job)
 
     def abandon(self, job: Job) -> None:
         """Nobody waits for this job any more; its thread, if it has one, is written off."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._model.failures import told
 from holdfast._model.records import RunRow
@@ -27,7 +26,9 @@ def log_blocked(row: RunRow, reason: str, error: BaseException) -> None:
     RUN_LOG.error("run %s is blocked (%s): %s", row.id, reason, error, extra=log_fields(row.id, row.workflow))
 
 
-def log_unhandled(row: RunRow, context: dict[str, Any]) -> None:
-    """Asyncio reports, from inside a run, what nobody handled."""
+def log_unhandled(row: RunRow, activation: Activation) -> None:
+    """What nobody in the run handled: asyncio's reports, and steps that it forgot to await."""
+    contexts, activation.unhandled_errors = activation.unhandled_errors, None
     fields = log_fields(row.id, row.workflow)
-    RUN_LOG.warning("run %s: %s", row.id, context.get("message"), exc_info=context.get("exception"), extra=fields)
+    for context in contexts or ():
+        RUN_LOG.warning("run %s: %s", row.id, context.get("message"), exc_info=context.get("exception"), extra=fields)

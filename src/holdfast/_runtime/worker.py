@@ -98,26 +98,27 @@ class Worker:
         if self.dispatcher in started:
             await self.dispatcher.stop()
             started.remove(self.dispatcher)
-        if self._journal.broken is None:
-            await self._release_runs()
+        settled = self._journal.broken is None and await self._release_runs()
         self.executor.close()
         for service in reversed(started):
             await service.stop()
-        if self.recovery in started and self._journal.broken is None:
+        if settled and self.recovery in started and self._journal.broken is None:
             await self.recovery.leave()
 
-    async def _release_runs(self) -> None:
+    async def _release_runs(self) -> bool:
         self.executor.release_all()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.options.stop_timeout):
-                while self.executor.bodies_active and self.executor.live:
+                while self.executor.bodies.active and self.executor.live:
                     await asyncio.sleep(0.01)
         self.executor.abandon_all()
         try:
             async with asyncio.timeout(max(self.options.stop_timeout, 1.0)):
                 await self._journal.settle()
+            return True
         except TimeoutError:
             ENGINE_LOG.error("worker %s leaves without release: the store does not answer; its runs wait", self.id)
+            return False
 
     def broken(self, cause: BaseException) -> None:
         """The journal takes nothing from this worker any more: forget what it holds."""

@@ -48,6 +48,8 @@ ROWS_PER_STATEMENT: Final = (1024, 256, 64, 16, 4, 1)
 WAKE_MAX: Final = 1000
 """Due runs that one claim makes ready."""
 
+_NOT_HELD: Final = (RunState.SCHEDULED, RunState.READY, RunState.WAITING)
+
 _json = msgspec.json.Encoder()
 _rows_decoder = msgspec.json.Decoder(tuple[RunRow, ...])
 
@@ -185,7 +187,7 @@ class Applier:
         if row is not None and row["state"] == RunState.RUNNING:
             if row["request"] is None:
                 self._run("request_of_owner", row["number"], "pause")
-        elif row is not None and row["state"] in (RunState.SCHEDULED, RunState.READY, RunState.WAITING):
+        elif row is not None and row["state"] in _NOT_HELD and row["request"] != "cancel":
             self._run("pause_now", row["number"])
         return self._requested(record.id, row)
 

@@ -80,7 +80,11 @@ def json_or_text(text: str) -> Any:
     """The JSON value that a text spells, or the text."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        if text[:1] in ("{", "[", '"'):
+            raise UsageError(
+                f"{text!r:.80} begins like JSON, but is not: {error}", hint="quote it for the shell"
+            ) from error
         return text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.values import Duration
 from holdfast.cli.words import duration, error_line
+
+STANDSTILL_SECONDS: Final = 1.0
+"""How long to wait before saying why a run does not move."""
 
 
 @click.command()
@@ -43,7 +46,7 @@ async def result_of(settings: Settings, run: Run[Any], *, timeout: float | None)
         WaitTimeout: it has not ended yet.
     """
     with _progress(settings, run.id):
-        await _until_ended(run, timeout)
+        await _until_ended(settings, run, timeout)
     info = await run.describe()
     if info.state == RunState.CANCELLED:
         raise RunCancelled(run.id)
@@ -52,16 +55,37 @@ async def result_of(settings: Settings, run: Run[Any], *, timeout: float | None)
     return info.output
 
 
-async def _until_ended(run: Run[Any], timeout: float | None) -> None:
+async def _until_ended(settings: Settings, run: Run[Any], timeout: float | None) -> None:
     try:
         async with asyncio.timeout(timeout):
-            await run._ended()
+            ended = asyncio.ensure_future(run._ended())
+            try:
+                await asyncio.wait([ended], timeout=STANDSTILL_SECONDS)
+                if not ended.done():
+                    await _say_why(settings, run)
+                await ended
+            finally:
+                ended.cancel()
     except TimeoutError:
         state = (await run.describe()).state
         raise WaitTimeout(
             f"run {run.id!r} has not ended within {duration(timedelta(seconds=timeout or 0))}; it is {state}",
             hint=f"it is not affected; look at it with `holdfast show {run.id}`",
         ) from None
+
+
+async def _say_why(settings: Settings, run: Run[Any]) -> None:
+    """A run that stands still ends only when somebody does something: tell whom it waits for."""
+    info = await run.describe()
+    if info.state == RunState.READY:
+        told = f"no worker has taken {run.id!r} yet (hint: start one that knows workflow {info.workflow!r})"
+    elif info.state == RunState.BLOCKED:
+        told = f"{run.id!r} is blocked: {error_line(info.error) if info.error else info.reason}"
+    elif info.state == RunState.PAUSED:
+        told = f"{run.id!r} is paused (hint: `holdfast resume {run.id}`)"
+    else:
+        return
+    settings.err.print(told, soft_wrap=True, markup=False, highlight=False)
 
 
 def _failure(info: RunInfo) -> RunFailed:

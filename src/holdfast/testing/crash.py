@@ -380,7 +380,7 @@ class _Life:
         executor = worker.executor
         if self._manner.park_after == 0.0:
             self._loop.on_idle = _parking(executor, engine.world)
-        bodies: Bodies = executor._bodies
+        bodies: Bodies = executor.bodies
         begin, submit, loop = bodies._begin, bodies.threads.submit, self._loop
 
         def begun(body: Body) -> None:
