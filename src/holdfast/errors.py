@@ -180,6 +180,10 @@ class _Rebuilt(WorkflowError):
         self.traceback_text = traceback_text
         self.causes = causes
 
+    def __str__(self) -> str:
+        told, name = super().__str__(), self.type_name.rpartition(":")[2]
+        return told if name in told else f"{name}: {told}"
+
 
 class StepFailed(_Rebuilt):
     """A step failed with an exception whose class cannot be imported or rebuilt here."""

@@ -21,6 +21,7 @@ from holdfast.cli.settings import Settings
 from holdfast.cli.timeline import Viewed, draw
 from holdfast.cli.values import Duration, Instant, json_or_text
 from holdfast.cli.watching import watch
+from holdfast.errors import UsageError
 
 BEGIN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -97,8 +98,12 @@ def test_instants_without_zone_are_local() -> None:
 
 
 @given(st.text())
-def test_every_text_is_json_or_itself(text: str) -> None:
-    value = json_or_text(text)
+def test_every_text_is_json_or_itself_or_refused_as_broken_json(text: str) -> None:
+    try:
+        value = json_or_text(text)
+    except UsageError:
+        assert text[0] in '{["'
+        return
     assert not isinstance(value, str) or value == text or text.strip().startswith('"')
 
 

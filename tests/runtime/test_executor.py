@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.kit import Seen, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
+from tests.runtime.kit import Gate, Seen, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
 import holdfast
 from holdfast import (
     NondeterminismError,
+    NotAllowedInWorkflow,
     NotEncodable,
     Retry,
     RunCancelled,
@@ -326,5 +327,74 @@ def test_a_step_that_raises_cancelled_error_by_itself_does_not_hang_the_run() ->
             with pytest.raises((asyncio.CancelledError, StepFailed, RunCancelled, holdfast.RunFailed)):
                 await run.result()
             assert (await run.describe()).state == "failed"
+
+    play(main())
+
+
+def test_a_step_whose_task_is_cancelled_from_outside_has_no_outcome(tmp_path: Path) -> None:
+    """As the end of `asyncio.run` does after a second Ctrl-C: the run goes on later, it has not failed."""
+
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> str:
+            await gate()
+            return "once more"
+
+        @workflow
+        async def flow() -> str:
+            return await wait()
+
+        async with opened(flow, at=tmp_path / "a.db") as app:
+            run = await app.start(flow, id="r")
+            await gate.came.wait()
+            (live,) = worker_of(app).executor.live.values()
+            (body,) = live.bodies.values()
+            gate.open.set()
+            assert body.task is not None
+            body.task.cancel()
+            assert await run.result() == "once more"
+            assert gate.visits == 2
+            assert [entry.state for entry in await run.history()] == ["succeeded"]
+
+    play(main())
+
+
+def test_a_step_that_nobody_awaits_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    @step
+    async def charge() -> str:
+        return "paid"
+
+    @workflow
+    async def forgets() -> str:
+        charge()
+        return "done"
+
+    async def main() -> None:
+        async with opened(forgets) as app:
+            assert await app.run(forgets) == "done"
+
+    play(main())
+    assert "ended without awaiting <step 'charge', entry 1>" in caplog.text
+
+
+def test_an_app_used_inside_a_workflow_is_refused_with_the_way_out() -> None:
+    @workflow
+    async def inner() -> int:
+        return 1
+
+    async def main() -> None:
+        async with opened(inner) as app:
+
+            @app.workflow
+            async def outer() -> str:
+                try:
+                    await app.run(inner)
+                except NotAllowedInWorkflow as error:
+                    return str(error)
+                return "it worked"
+
+            assert "do it in a step" in await app.run(outer)
 
     play(main())

@@ -87,7 +87,7 @@ def decode_failure(text: str, *, fallback: type[StepFailed | RunFailed]) -> Base
         return rebuilt
     causes = tuple(map(str, record.get("causes", ())))
     failure = fallback(
-        f"{str(record.get('type', '')).rpartition(':')[2]}: {record.get('message', '')}".removeprefix(": "),
+        str(record.get("message", "")),
         type_name=str(record.get("type", "")),
         traceback_text=str(record.get("traceback", "")),
         causes=causes,
