@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.kit import Gate, Seen, journal_of, opened, park, play, state_of, until_state, worker_of
+from tests.runtime.kit import Gate, Seen, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
 import holdfast
 from holdfast import (
     RunCancelled,
     RunTimeout,
+    patched,
     sleep,
     step,
     workflow,
@@ -388,5 +390,66 @@ def test_a_long_history_is_replayed_in_pieces_and_requests_wait_for_its_end(tmp_
             assert sorted(ordinals) == [*range(1, 602)]
             assert history[0].kind == "cancel"
             assert history[0].ordinal == 601
+
+    play(main())
+
+
+def test_an_acknowledged_cancel_outlives_a_pause_and_a_resume_of_a_run_that_nobody_holds(tmp_path: Path) -> None:
+    @workflow
+    async def flow() -> str:
+        await sleep(3600)
+        return "not cancelled"
+
+    async def main() -> None:
+        async with opened(flow, at=tmp_path / "a.db") as app:
+            await app.start(flow, id="r")
+            await park(app)
+        async with app.client() as client:
+            run = client.get("r")
+            await run.cancel()
+            await run.pause()
+            await run.resume()
+        async with app:
+            with pytest.raises(RunCancelled):
+                await app.get("r").result()
+
+    play(main())
+
+
+def test_a_pause_that_is_found_at_the_claim_keeps_what_the_run_recorded_until_then(tmp_path: Path) -> None:
+    @workflow
+    async def flow() -> list[bool]:
+        first = patched("v2")
+        await sleep(0.01)
+        return [first, patched("v3")]
+
+    async def main() -> None:
+        app = app_of(flow, at=tmp_path / "a.db")
+        async with app.client() as client:
+            await client.start(flow, id="r")
+        with sqlite3.connect(tmp_path / "a.db") as database:  # as a worker leaves it that dies with the request open
+            database.execute("update holdfast_runs set request = 'pause'")
+        database.close()
+        async with app:
+            await until_state(app, "r", "paused")
+            assert [entry.kind for entry in await app.get("r").history()] == ["patch", "timer"]
+            await app.get("r").resume()
+            assert await app.get("r").result() == [True, True]
+
+    play(main())
+
+
+def test_a_run_whose_last_records_cannot_be_stored_is_blocked_and_not_lost_from_sight(tmp_path: Path) -> None:
+    @workflow
+    async def flow() -> int:
+        patched("lone surrogate \ud800")
+        return 1
+
+    async def main() -> None:
+        async with opened(flow, at=tmp_path / "a.db") as app:
+            run = await app.start(flow, id="r")
+            await until_state(app, "r", "blocked")
+            assert (await run.describe()).reason == "record-refused"
+            assert not worker_of(app).executor.live
 
     play(main())
