@@ -82,11 +82,15 @@ class RunContinued(NamedTuple):
 
 
 class RunParked(NamedTuple):
-    """The run waits and leaves memory until `due_at`, or until something wakes it."""
+    """The run waits and leaves memory until `due_at`, or until something wakes it.
+
+    `stopping` says that it has been told to stop and is cleaning up: a cancellation in its row is old news then.
+    """
 
     number: int
     worker: str
     due_at: int | None
+    stopping: bool = False
 
 
 class RunReleased(NamedTuple):
@@ -177,12 +181,17 @@ class RunsUnblocked(NamedTuple):
 
 
 class RunsClaimed(NamedTuple):
-    """A worker takes up to `limit` due runs of workflows that it knows. Answer: tuple of `RunRow`."""
+    """A worker takes up to `limit` ready runs of workflows that it knows. Answer: tuple of `RunRow`.
+
+    Where fewer are ready, runs that wait and are due are made ready and taken; `wakes` of them in any case, so that
+    neither those that wait nor those that are ready can stall the others.
+    """
 
     worker: str
     workflows: tuple[str, ...]
     limit: int
     now: int
+    wakes: int = 0
 
 
 Record: TypeAlias = (

@@ -4,10 +4,16 @@ It claims when it may find something: at the start, when a run became ready here
 a parked or scheduled run is due, when room appears while there was a backlog, and once a second in any case. A look
 costs a short read; only when that finds something is a claim (a write) made. Claims are decided inside one transaction,
 so two workers never get the same run.
+
+**Waking is spread.** A million timers may be due at once. A claim makes only as many due runs ready as it can take, and
+at most half of its places go to them while other runs are ready: new work waits for a few claims, not for the million.
+Where the worker is full and others wait, quiet runs that do not wake soon are asked to leave (`parking.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -19,8 +25,10 @@ from holdfast._store.port import Store
 from holdfast._world import World
 
 POLL_SECONDS: Final = 1.0
-CLAIM_MAX: Final = 500
-"""Runs in one claim; more follow in the next, so that replaying them stays interruptible."""
+CLAIM_MAX: Final = 200
+"""Runs in one claim; more follow in the next. Larger claims are no faster, and others wait longer for their turn."""
+ADOPTED_A_TURN: Final = 50
+"""Runs brought into memory before the event loop gets a turn."""
 
 
 class Dispatcher:
@@ -28,6 +36,7 @@ class Dispatcher:
 
     Args:
         workflows: the names that this worker knows.
+        make_room: called with how many runs wait for a place while there is none.
     """
 
     def __init__(
@@ -38,12 +47,15 @@ class Dispatcher:
         executor: Executor,
         world: World,
         workflows: Callable[[], tuple[str, ...]],
+        make_room: Callable[[int], object],
     ) -> None:
         self._store = store
         self._journal = journal
         self._executor = executor
         self._world = world
         self._workflows = workflows
+        self._make_room = make_room
+        self._claims = 0
         self._backlog = False
         self._next_due: int | None = None
         self._cancel_alarm: Callable[[], None] | None = None
@@ -87,36 +99,62 @@ class Dispatcher:
     async def _turn(self) -> None:
         for number, request in await self._store.requests_of(self._executor.worker):
             self._executor.request_soon(number, request)
-        while self._executor.room > 0 and await self._something_is_ready():
-            if not await self._claim():
-                break
+        await self._claim_all()
         due = await self._store.next_due()
         full = self._executor.room <= 0
         self._backlog = self._backlog or full
+        if full and await self._something_is_ready():
+            self._make_room(CLAIM_MAX)
         if due is not None and not (full and due <= self._world.now_us()):
             self.due(due)
+
+    async def _claim_all(self) -> None:
+        """Claim while there is room and something to claim. What one claim brought is adopted during the next."""
+        adopting: asyncio.Task[None] | None = None
+        try:
+            while self._executor.room > 0 and await self._something_is_ready():
+                limit = min(self._executor.room, CLAIM_MAX)
+                rows = await self._claim(limit)
+                before, adopting = adopting, asyncio.create_task(self._adopt(rows))
+                if before is not None:
+                    await before
+                self._backlog = len(rows) == limit
+                if not self._backlog:
+                    break
+        finally:
+            if adopting is not None:
+                await adopting
 
     async def _something_is_ready(self) -> bool:
         due = await self._store.next_due()
         return (due is not None and due <= self._world.now_us()) or await self._store.has_ready(self._workflows())
 
-    async def _claim(self) -> bool:
-        """Claim once; whether there may be more."""
-        limit = min(self._executor.room, CLAIM_MAX)
+    async def _claim(self, limit: int) -> tuple[RunRow, ...]:
+        """Claim once. The places of what it brings are reserved until `_adopt` has filled them."""
+        self._claims += 1
+        wakes = (limit + self._claims % 2) // 2  # half, and of single places every other one
         rows: tuple[RunRow, ...] = await self._journal.write(
-            RunsClaimed(self._executor.worker, self._workflows(), limit, self._world.now_us())
+            RunsClaimed(self._executor.worker, self._workflows(), limit, self._world.now_us(), wakes)
         )
-        old = [row.number for row in rows if row.has_history]
+        self._executor.reserved += len(rows)
+        return rows
+
+    async def _adopt(self, rows: tuple[RunRow, ...]) -> None:
+        """Hand claimed runs to the executor, with turns for others in between."""
+        left = deque(rows)
         try:
+            old = [row.number for row in rows if row.has_history]
             histories = await self._store.histories(old) if old else {}
-        except BaseException:
-            for row in rows:  # they are ours, but cannot be executed now: give them back
+            while left:
+                for _ in range(min(len(left), ADOPTED_A_TURN)):
+                    row = left.popleft()
+                    self._executor.reserved -= 1
+                    self._executor.adopt_soon(row, histories.pop(row.number, ()))
+                await asyncio.sleep(0)
+        finally:
+            self._executor.reserved -= len(left)
+            for row in left:  # they are ours, but cannot be executed now: give them back
                 self._journal.append(RunReleased(row.number, self._executor.worker), _ignore)
-            raise
-        for row in rows:
-            self._executor.adopt_soon(row, histories.get(row.number, ()))
-        self._backlog = len(rows) == limit
-        return self._backlog
 
 
 def _ignore(_outcome: object, _error: BaseException | None) -> None:

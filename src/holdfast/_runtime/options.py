@@ -14,12 +14,17 @@ class ExecutorOptions:
         bodies_max: step bodies at once; more wait in line.
         threads_max: threads for `def` steps.
         park_after: seconds that a run waits in memory for a timer before it becomes rows only.
+        runs_cached_max: runs that may wait in memory; of more, those that wake last become rows at once.
+        memory_max: bytes of this process; beyond it, runs that wait become rows at once. By default 80 % of what the
+            machine or its container has.
     """
 
     runs_max: int = 10_000
     bodies_max: int = 10_000
     threads_max: int = 32
     park_after: float = 2.0
+    runs_cached_max: int = 5_000
+    memory_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from holdfast._model.records import RunEnded, RunRow
 from holdfast._runtime.dispatcher import Dispatcher
 from holdfast._runtime.events import ENGINE_LOG, Events
 from holdfast._runtime.executor import Executor
+from holdfast._runtime.memory import Memory
 from holdfast._runtime.options import WorkerOptions
 from holdfast._runtime.parking import Parking
 from holdfast._runtime.recovery import Recovery
@@ -59,8 +60,16 @@ class Worker:
             on_ended=self._ended,
             on_left=self._left,
         )
+        self.parking = Parking(
+            self.executor, world=world, options=options.execution, memory=Memory(options.execution.memory_max)
+        )
         self.dispatcher = Dispatcher(
-            store=store, journal=journal, executor=self.executor, world=world, workflows=self.known
+            store=store,
+            journal=journal,
+            executor=self.executor,
+            world=world,
+            workflows=self.known,
+            make_room=self.parking.make_room,
         )
         self.recovery = Recovery(
             worker=self.id,
@@ -71,7 +80,6 @@ class Worker:
             workflows=self.known,
             on_ready=self.dispatcher.poke,
         )
-        self.parking = Parking(self.executor, world=world, after=options.execution.park_after)
         self._store = store
         self._services: list[Service] = [
             self.recovery,

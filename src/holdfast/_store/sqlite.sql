@@ -60,10 +60,11 @@ where number = ?1 and worker = ?2 and state = 'running';
 delete from holdfast_history where run = ?;
 
 -- name: park_run
--- `{rows}`: number, worker, due_at. A request that came meanwhile wakes the run at once.
+-- `{rows}`: number, worker, due_at, stopping. A request that the run has not been told of wakes it at once.
 update holdfast_runs set
-    state = case when request is null then 'waiting' else 'ready' end,
-    due_at = case when request is null then v.column3 end, worker = null, claims = 0
+    state = iif(request is null or (request = 'cancel' and v.column4), 'waiting', 'ready'),
+    due_at = iif(request is null or (request = 'cancel' and v.column4), v.column3, null),
+    worker = null, claims = 0
 from (values {rows}) as v
 where number = v.column1 and worker = v.column2 and state = 'running';
 
@@ -165,7 +166,8 @@ insert into holdfast_attributes (key, value, run) select key, value, ?2 from hol
 update holdfast_workers set state = 'dead' where id = ? and state = 'live';
 
 -- name: orphan_runs
-update holdfast_runs set state = 'ready', worker = null where worker = ? and state = 'running';
+update holdfast_runs indexed by holdfast_runs_worker set state = 'ready', worker = null
+where worker = ? and state = 'running';
 
 -- name: unblock_runs
 update holdfast_runs set state = 'ready', reason = null, error = null, worker = null
@@ -173,17 +175,25 @@ where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and wo
     and workflow in (select value from json_each(?2));
 
 -- name: wake_due
--- Bounded, so that a million timers due at once do not hold the write lock.
+-- Bounded, so that a million timers due at once do not hold the write lock. The condition is that of the index, which
+-- is named because the planner would rather sort all that wait.
 update holdfast_runs set state = 'ready', due_at = null
 where number in (
-    select number from holdfast_runs
-    where due_at <= ?1 and state in ('scheduled', 'waiting') order by due_at limit ?2
+    select number from holdfast_runs indexed by holdfast_runs_due
+    where due_at <= ?1 and due_at is not null and state in ('scheduled', 'waiting') order by due_at limit ?2
+);
+
+-- name: ready_count
+-- No further than the claim would go.
+select count(*) from (
+    select 1 from holdfast_runs indexed by holdfast_runs_ready
+    where state = 'ready' and workflow in (select value from json_each(?1)) limit ?2
 );
 
 -- name: claim
 -- One row, a JSON array of numbers: fetching row by row would hand the interpreter lock over for each.
 select json_group_array(number) from (
-    select number from holdfast_runs
+    select number from holdfast_runs indexed by holdfast_runs_ready
     where state = 'ready' and workflow in (select value from json_each(?1))
     order by priority desc, number limit ?2
 );
@@ -226,17 +236,20 @@ select workflow, state, count(*) as runs from holdfast_runs group by workflow, s
 
 -- name: ended_among
 select id, state from holdfast_runs
-where id in (select value from json_each(?)) and state in ('succeeded', 'failed', 'cancelled');
+where id in (select value from json_each(?)) and +state in ('succeeded', 'failed', 'cancelled');
 
 -- name: requests_of_worker
-select number, request from holdfast_runs where worker = ? and state = 'running' and request is not null;
+select number, request from holdfast_runs indexed by holdfast_runs_request
+where worker = ? and state = 'running' and request is not null;
 
 -- name: next_due
-select min(due_at) from holdfast_runs where due_at is not null and state in ('scheduled', 'waiting');
+select min(due_at) from holdfast_runs indexed by holdfast_runs_due
+where due_at is not null and state in ('scheduled', 'waiting');
 
 -- name: has_ready
 select exists (
-    select 1 from holdfast_runs where state = 'ready' and workflow in (select value from json_each(?))
+    select 1 from holdfast_runs indexed by holdfast_runs_ready
+    where state = 'ready' and workflow in (select value from json_each(?))
 );
 
 -- name: has_blocked

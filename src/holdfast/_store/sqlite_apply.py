@@ -45,8 +45,6 @@ from holdfast._store.sqlfile import Statements
 
 ROWS_PER_STATEMENT: Final = (1024, 256, 64, 16, 4, 1)
 """Sizes of multi-row statements; few, so that each stays prepared."""
-WAKE_MAX: Final = 1000
-"""Due runs that one claim makes ready."""
 
 _NOT_HELD: Final = (RunState.SCHEDULED, RunState.READY, RunState.WAITING)
 
@@ -67,7 +65,7 @@ class Applier:
                 ("insert_entries", 14),
                 ("insert_attributes", 3),
                 ("end_run", 7),
-                ("park_run", 3),
+                ("park_run", 4),
             )
         }
         self._kinds: dict[type[Record], Callable[[list[Any]], Sequence[Outcome] | None]] = {
@@ -267,8 +265,10 @@ class Applier:
         return self._run("unblock_runs", record.worker, _text(record.workflows))
 
     def _claim(self, record: RunsClaimed) -> tuple[RunRow, ...]:
-        self._run("wake_due", record.now, WAKE_MAX)
-        numbers: str = self._value("claim", _text(record.workflows), record.limit)
+        workflows = _text(record.workflows)
+        ready: int = self._value("ready_count", workflows, record.limit)
+        self._run("wake_due", record.now, max(record.limit - ready, record.wakes))
+        numbers: str = self._value("claim", workflows, record.limit)
         if numbers == "[]":
             return ()
         self._run("claim_runs", numbers, record.worker, record.now)

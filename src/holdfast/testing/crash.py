@@ -35,6 +35,7 @@ from holdfast._run import Run
 from holdfast._runtime.bodies import Bodies, Body
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.executor import Executor
+from holdfast._runtime.memory import Memory
 from holdfast._runtime.options import ExecutorOptions, WorkerOptions
 from holdfast._runtime.parking import Parking
 from holdfast._runtime.threads import Job
@@ -429,7 +430,7 @@ def _ignore() -> None:
 
 def _parking(executor: Executor, world: World) -> Callable[[], bool]:
     """Parks every run that waits; true when there was one."""
-    parking = Parking(executor, world=world, after=0.0)
+    parking = Parking(executor, world=world, options=ExecutorOptions(park_after=0.0), memory=Memory())
 
     def park() -> bool:
         before = _staying(executor)

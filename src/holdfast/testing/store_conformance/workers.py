@@ -6,6 +6,7 @@ from holdfast._model.records import (
     CancelRequested,
     PauseRequested,
     RunParked,
+    RunsClaimed,
     RunsUnblocked,
     WorkerBuried,
 )
@@ -91,6 +92,33 @@ async def due_runs_are_claimed_and_others_wait(bench: Bench) -> None:
     expect(await bench.store.next_due(), None, "no further")
 
 
+async def a_claim_wakes_no_more_than_it_takes_unless_it_is_told_to(bench: Bench) -> None:
+    """Due runs fill the places that ready ones leave; `wakes` of them have a place in any case."""
+    await bench.post([started(f"due{number}", S.SCHEDULED, due_at=5) for number in range(6)])
+    await bench.post([started(f"ready{number}", S.READY) for number in range(6)])
+
+    async def claimed(limit: int, wakes: int) -> list[str]:
+        rows = await bench.submit(RunsClaimed(WORKER, ("flow",), limit, 10, wakes))
+        return sorted(row.id for row in rows)
+
+    expect(await claimed(2, 0), ["ready0", "ready1"], "two of those that are ready")
+    expect(await claimed(4, 2), ["due0", "due1", "ready2", "ready3"], "half of each")
+    expect(await claimed(100, 0), ["due2", "due3", "due4", "due5", "ready4", "ready5"], "all that is left")
+
+
+async def a_run_that_cleans_up_waits_in_spite_of_its_cancellation(bench: Bench) -> None:
+    """It has been told; only a request that it does not know of may wake it at once."""
+    for how, told, state in (("told", True, S.WAITING), ("not told", False, S.READY)):
+        number = await bench.start(how)
+        await bench.submit(CancelRequested(how, 5))
+        await bench.submit(RunParked(number, WORKER, FAR, told))
+        expect((await bench.row(how)).state, state, f"cancelled and {how}")
+    number = await bench.start("paused")
+    await bench.submit(PauseRequested("paused", 5))
+    await bench.submit(RunParked(number, WORKER, FAR, True))
+    expect((await bench.row("paused")).state, S.READY, "a pause is to be obeyed while it cleans up, too")
+
+
 async def runs_that_stand_aside_do_not_hold_up_timers(bench: Bench) -> None:
     """However many paused runs have a due instant in the past."""
     ids = [f"p{i}" for i in range(1500)]
@@ -118,6 +146,8 @@ CHECKS: tuple[Check, ...] = (
     claims_take_priority_then_first_come,
     claims_leave_unknown_workflows,
     due_runs_are_claimed_and_others_wait,
+    a_claim_wakes_no_more_than_it_takes_unless_it_is_told_to,
+    a_run_that_cleans_up_waits_in_spite_of_its_cancellation,
     runs_that_stand_aside_do_not_hold_up_timers,
     blocked_runs_are_for_other_workers,
 )
