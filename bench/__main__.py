@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 from bench.measuring import Report, add_arguments, checked_directory
-from bench.report import merged, print_table, write_results
+from bench.report import joined, merged, print_table, write_results
 
 HERE = Path(__file__).parent
 CHILD_SECONDS_MAX = 1_800
+OURS = ("bench.holdfast_bench", "bench.many_runs_bench")
+"""What measures Holdfast, in this order, each in a process of its own; the table shows their measures as one report."""
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
 
     load = {"before": load_average()}
     floor_before = measure(sys.executable, "bench.floor", options)
-    reports = [measure(sys.executable, "bench.holdfast_bench", options)]
+    reports = [joined([measure(sys.executable, module, options) for module in OURS])]
     reports += [measure(peer_python(peer), f"bench.peers.{peer}_bench", options) for peer in given.peers.split()]
     floor = merged(floor_before, measure(sys.executable, "bench.floor", options))
     load["after"] = load_average()

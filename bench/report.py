@@ -48,6 +48,11 @@ LINES = (
     Line("def workflow, time of async def", "def", limit=2.0),
     Line("replay of an entry", "replay", limit=10.0),
     Line("import holdfast", "import", limit=100.0),
+    Line("recovery of 10,000 runs", "recovery", limit=2_000.0),
+    Line("1,000,000 sleeping: waking", "waking", limit=5_000),
+    Line("1,000,000 sleeping: resident", "resident", limit=200.0),
+    Line("1,000,000 sleeping: starts, of empty", "start_full", limit=80.0),
+    Line("1,000,000 due: new work", "new_work"),
     Line("bytes on disk", "bytes"),
 )
 
@@ -167,8 +172,8 @@ def verdict(line: Line, reports: list[Report]) -> str:
 
 
 def is_upper_bound(line: Line, ours: Measure | None) -> bool:
-    """Costs and ratios are bounded from above, rates from below."""
-    return line.of_floor or (ours is not None and not ours.unit.endswith("/s"))
+    """Costs and ratios are bounded from above, rates and shares from below."""
+    return line.of_floor or (ours is not None and not ours.unit.endswith(("/s", "%")))
 
 
 def floor_ratio(line: Line, reports: list[Report]) -> float | None:
@@ -199,6 +204,13 @@ def spread(measure: Measure) -> str:
     """How many samples the median is of, and how far they lie apart."""
     low, high = min(measure.samples), max(measure.samples)
     return f"median of {len(measure.samples)} ({low:,.4g} to {high:,.4g})"
+
+
+def joined(parts: list[Report]) -> Report:
+    """One report of what several processes measured of one engine."""
+    first = parts[0]
+    measures = {name: measure for part in parts for name, measure in part.measures.items()}
+    return Report(engine=first.engine, facts=first.facts, measures=measures)
 
 
 def merged(first: Report, second: Report) -> Report:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import cast
 
-from holdfast import step, workflow
+from holdfast import sleep, step, workflow
 
 step_times_ns: list[int] = []
 at_gate: list[Callable[[], None]] = []
+gate_opens: asyncio.Event | None = None
 
 
 @step
@@ -27,9 +29,11 @@ async def tock(number: int) -> int:
 
 @step
 async def gate(number: int) -> int:
-    """A step that does what `at_gate` says when the run has reached it."""
+    """A step that does what `at_gate` says when the run has reached it, and waits until the gate opens."""
     for action in at_gate:
         action()
+    if gate_opens is not None:
+        await gate_opens.wait()
     return number
 
 
@@ -69,4 +73,10 @@ async def steps_and_gate(count: int) -> int:
     return await gate(number)
 
 
-WORKFLOWS = (steps, steps_in_def, timed_steps, steps_and_gate)
+@workflow
+async def sleeper() -> None:
+    """A run that sleeps for an hour."""
+    await sleep(3600)
+
+
+WORKFLOWS = (steps, steps_in_def, timed_steps, steps_and_gate, sleeper)
