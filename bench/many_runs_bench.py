@@ -133,8 +133,8 @@ def multiply(database: Path, count: int) -> None:
     connection = sqlite3.connect(database, isolation_level=None)
     connection.execute("begin immediate")
     for table, key in (("holdfast_runs", "number"), ("holdfast_history", "run")):
-        columns = [row[1] for row in connection.execute(f"pragma table_info({table})")]
-        others = {key: f"{key} + copy.value", "id": "'s' || copy.value"}
+        columns: list[str] = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+        others: dict[str, str] = {key: f"{key} + copy.value", "id": "'s' || copy.value"}
         connection.execute(
             f"""insert into {table} ({", ".join(columns)})
             with recursive copy (value) as (select 1 union all select value + 1 from copy where value < {count - 1})
