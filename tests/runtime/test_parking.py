@@ -100,7 +100,7 @@ def test_a_full_worker_keeps_what_wakes_soon() -> None:
         async with opened(wait, park_after=3600, runs_max=2) as app:
             await app.start_many(Start(wait, seconds, id=f"r{seconds:g}") for seconds in (0.9, 3600.0))
             await quiet(app, 2)
-            worker_of(app).parking.make_room(100)
+            worker_of(app).parking.make_room()
             assert await waiting(app) == ["r3600"]
 
     play(main())

@@ -27,6 +27,9 @@ from holdfast._world import World
 POLL_SECONDS: Final = 1.0
 CLAIM_MAX: Final = 200
 """Runs in one claim; more follow in the next. Larger claims are no faster, and others wait longer for their turn."""
+LOOK_US_MIN: Final = 10_000
+LOOK_US_A_RUN: Final = 50
+"""How long until the next look for quiet runs in a full worker; a look costs far less than this for each run."""
 ADOPTED_A_TURN: Final = 50
 """Runs brought into memory before the event loop gets a turn."""
 
@@ -36,7 +39,7 @@ class Dispatcher:
 
     Args:
         workflows: the names that this worker knows.
-        make_room: called with how many runs wait for a place while there is none.
+        make_room: called when runs wait for a place while there is none.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Dispatcher:
         executor: Executor,
         world: World,
         workflows: Callable[[], tuple[str, ...]],
-        make_room: Callable[[int], object],
+        make_room: Callable[[], object],
     ) -> None:
         self._store = store
         self._journal = journal
@@ -59,6 +62,7 @@ class Dispatcher:
         self._backlog = False
         self._next_due: int | None = None
         self._cancel_alarm: Callable[[], None] | None = None
+        self._cancel_look: Callable[[], None] | None = None
         self._ticker = Ticker("dispatcher", period=POLL_SECONDS, turn=self._turn)
 
     async def start(self) -> None:
@@ -67,8 +71,9 @@ class Dispatcher:
 
     async def stop(self) -> None:
         """Claim nothing more."""
-        if self._cancel_alarm is not None:
-            self._cancel_alarm()
+        for cancel in (self._cancel_alarm, self._cancel_look):
+            if cancel is not None:
+                cancel()
         await self._ticker.stop()
 
     def poke(self) -> None:
@@ -104,7 +109,8 @@ class Dispatcher:
         full = self._executor.room <= 0
         self._backlog = self._backlog or full
         if full and await self._something_is_ready():
-            self._make_room(CLAIM_MAX)
+            self._make_room()
+            self._look_again()
         if due is not None and not (full and due <= self._world.now_us()):
             self.due(due)
 
@@ -124,6 +130,16 @@ class Dispatcher:
         finally:
             if adopting is not None:
                 await adopting
+
+    def _look_again(self) -> None:
+        """More runs of the full worker may fall quiet; nobody tells us when."""
+        if self._cancel_look is None:
+            delay_us = max(LOOK_US_MIN, LOOK_US_A_RUN * len(self._executor.live))
+            self._cancel_look = self._world.call_later(delay_us, self._looked)
+
+    def _looked(self) -> None:
+        self._cancel_look = None
+        self._ticker.poke()
 
     async def _something_is_ready(self) -> bool:
         due = await self._store.next_due()

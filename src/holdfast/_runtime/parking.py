@@ -33,6 +33,8 @@ PERIOD_SECONDS: Final = 0.5
 SOON_US: Final = 1_000_000
 """A run that wakes so soon keeps its place even when others want it."""
 FOREVER_US: Final = 1 << 62
+ROOM_MADE_MAX: Final = 200
+"""Runs parked at once to make room: as many as one claim brings."""
 
 
 class Parking:
@@ -75,10 +77,10 @@ class Parking:
         if len(cached) > self._cached_max:
             self._park_last(cached, len(cached) - self._cached_max)
 
-    def make_room(self, places: int) -> None:
-        """Others wait for a place in memory: park up to so many quiet runs that do not wake soon."""
+    def make_room(self) -> None:
+        """Others wait for a place in memory: park quiet runs that do not wake soon."""
         now = self._world.now_us()
-        self._park_last([(due, run) for due, run, _ in self._quiet(now) if due > now + SOON_US], places)
+        self._park_last([(due, run) for due, run, _ in self._quiet(now) if due > now + SOON_US], ROOM_MADE_MAX)
 
     def _quiet(self, now: int) -> list[tuple[int, LiveRun, int]]:
         """The runs that could be parked, each with when it wakes and since when it is quiet."""

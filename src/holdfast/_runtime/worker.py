@@ -145,7 +145,6 @@ class Worker:
 
     def _left(self, row: RunRow, due_at: int | None) -> None:
         self._results.unexpect(row.id)
-        if due_at is None:
-            self.dispatcher.room_appeared()
-        else:
+        if due_at is not None:
             self.dispatcher.due(due_at)
+        self.dispatcher.room_appeared()
