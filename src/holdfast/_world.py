@@ -81,6 +81,11 @@ def _base32(number: int, bits: int) -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in range(bits - 10, -1, -10)])
 
 
+def ticks_ns() -> int:
+    """Nanoseconds of a clock that never jumps and that all processes of a host share."""
+    return time.monotonic_ns()
+
+
 def block(seconds: float) -> Awaitable[None]:
     """Block the calling thread; the awaitable returned is done already."""
     time.sleep(seconds)

@@ -15,7 +15,9 @@ tries again, so whoever just committed wins again: with four processes one commi
 
 Why two locks. With one, the process that lets go is awake and takes the lock again before the kernel has woken anybody.
 Here the next one waits for the room while it *holds the door*. Whoever leaves the room finds the door shut and queues
-behind it, so nobody enters the room twice in a row while another waits for it, and behind the door all are equal.
+behind it, so nobody enters the room twice in a row while another waits for it. Behind the door the kernel keeps the
+order mostly; a list of those who wait there bounds how often one of them is overtaken, see `waiting.py`: between asking
+and having a turn, each of the others begins at most one, beside the two that were in the room and in the door by then.
 
 What can crash where. The kernel drops a flock with its process, so a killed holder frees door and room at once,
 wherever it was, and SQLite rolls its transaction back. A *stopped* holder keeps them: nothing could be done about it
@@ -40,6 +42,7 @@ from types import TracebackType
 from typing import Final
 from weakref import WeakSet
 
+from holdfast._store.waiting import WaitingList
 from holdfast.errors import StoreReplaced, StoreUnavailable, StoreUnsupported
 
 if sys.platform != "win32":
@@ -224,11 +227,23 @@ class NoTurnstile(Turnstile):
 class _Seat:
     """One thread's place at the turnstile, and the context manager of its turns."""
 
-    __slots__ = ("__weakref__", "_seen", "_stamp", "_turnstile", "_waits", "depth", "descriptors", "looks", "waiting")
+    __slots__ = (
+        "__weakref__",
+        "_list",
+        "_seen",
+        "_stamp",
+        "_turnstile",
+        "_waits",
+        "depth",
+        "descriptors",
+        "looks",
+        "waiting",
+    )
 
     def __init__(self, turnstile: Turnstile) -> None:
         self._turnstile = turnstile
         self._stamp = b"%*d" % (_STAMP_BYTES, os.getpid())
+        self._list = WaitingList()
         self._waits = self._seen = 0
         self.descriptors: tuple[int, int] | None = None
         self.depth = 0
@@ -239,11 +254,12 @@ class _Seat:
         if self.depth == 0:
             door, room = self.descriptors or self._open()
             try:
-                self._take(door)
+                self._take_door(door)
                 self._take(room, blocking_others_at=door)
                 flock(door, LOCK_UN)
                 self._leave_stamp(room)
             except BaseException:
+                self._list.give_up()
                 flock(door, LOCK_UN)
                 flock(room, LOCK_UN)
                 raise
@@ -258,13 +274,24 @@ class _Seat:
 
     def _open(self) -> tuple[int, int]:
         self.descriptors = self._turnstile.open()
+        self._list.open(self.descriptors[0])
         return self.descriptors
+
+    def _take_door(self, door: int) -> None:
+        self._take(door)
+        while self._list.somebody_is_before_me():
+            flock(door, LOCK_UN)
+            self._list.stand_back()
+            self._take(door)
+        self._list.turn_has_come()
 
     def _take(self, descriptor: int, *, blocking_others_at: int | None = None) -> None:
         try:
             flock(descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError:
-            if blocking_others_at is not None:
+            if blocking_others_at is None:
+                self._list.enter()
+            else:
                 self._leave_stamp(blocking_others_at)
             self._wait(descriptor)
         except OSError as error:
@@ -300,6 +327,7 @@ class _Seat:
         """Close what is open; in a forked child also end the turn that its parent is in."""
         self.depth = 0
         descriptors, self.descriptors = self.descriptors, None
+        self._list.close()
         for descriptor in descriptors or ():
             os.close(descriptor)
 
