@@ -16,10 +16,12 @@ processes' work visible within milliseconds; the runtime's slow poll is the trut
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import socket
 import sqlite3
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from typing import Any, Final
@@ -38,7 +40,7 @@ from holdfast._store.sqlitefile import SqliteFile, translate
 from holdfast._store.thread import StoreThread
 from holdfast._store.uri import SqliteUri
 from holdfast._world import World
-from holdfast.errors import Fenced, InternalError, NotOpen
+from holdfast.errors import Fenced, InternalError, NotOpen, StoreBusy
 
 WATCH_SECONDS: Final = {0: 0.005, 200: 0.02, 650: 0.08}
 """How often another process's writes are looked for while somebody waits for them, by the looks that found nothing: for
@@ -48,7 +50,11 @@ IDLE_SECONDS: Final = 1.0
 """How often while nobody does."""
 IDENTITY_CHECK_US: Final = 1_000_000
 """How often it is checked that the path still leads to the open file."""
+BUSY_SECONDS_MAX: Final = 5.0
+"""How long a batch waits for a program that takes no turns, before that is logged and the batch is tried again."""
+BUSY_PAUSE_SECONDS: Final = 0.02
 
+_log = logging.getLogger("holdfast.engine")
 _seq_of = attrgetter("seq")
 _json = msgspec.json.Encoder()
 _entries = msgspec.json.Decoder(list[EntryRecorded])
@@ -111,6 +117,7 @@ class SqliteStore:
         with file.no_fork():
             connection = self._connect(file)
             migrate(connection, file.turnstile, now_us=self._world.now_us())
+            connection.execute(f"pragma busy_timeout = {int(min(self.uri.busy_timeout, BUSY_SECONDS_MAX) * 1000)}")
             self._data_version = self._read_data_version()
         if not file.memory:
             self._no_fork = file.no_fork()
@@ -239,13 +246,13 @@ class SqliteStore:
         if self.uri.path is not None:
             self._locks[worker] = lifelock.LifeLock(self.uri.path, worker)
         values = (worker, socket.gethostname(), os.getpid(), now, lease_until)
-        await self._write("register_worker", *values)
+        await self._patiently(lambda: self._write("register_worker", *values))
 
     async def renew_lease(self, worker: str, *, lease_until: int) -> bool:
         return await self._write("renew_lease", worker, lease_until) == 1
 
     async def leave(self, worker: str, *, now: int) -> None:
-        await self._write("leave", worker, now, also=("orphan_runs", worker))
+        await self._patiently(lambda: self._write("leave", worker, now, also=("orphan_runs", worker)))
         lock = self._locks.pop(worker, None)
         if lock is not None:
             lock.release()
@@ -356,7 +363,16 @@ class SqliteStore:
                 connection.row_factory = sqlite3.Row
                 return query(connection)
 
-        return await self._call(self._reader, work)
+        return await self._patiently(lambda: self._call(self._reader, work))
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        """Try again for as long as another program holds the database: locked is not an error that a user sees."""
+        while True:
+            try:
+                return await attempt()
+            except StoreBusy as error:
+                _log.warning("waiting goes on: %s", error)
+                await asyncio.sleep(BUSY_PAUSE_SECONDS)
 
     async def _call(self, thread: StoreThread | None, work: Callable[[], Any]) -> Any:
         try:
