@@ -81,8 +81,8 @@ def measure_events(bench: Bench, report: Report) -> None:
     for name, samples in (("start", start), ("finish", finish), ("cancel", cancel)):
         p95 = statistics.quantiles(samples, n=20)[-1]
         note = f"{events} of them, one each {PAUSE_SECONDS * 1000:.0f} ms; p95 {p95:.1f} ms"
-        report.add(f"event {name}", "ms", samples, note=note)
-    report.add("idle", "%", idle, note=f"processor time of an idle worker over {IDLE_SECONDS:g} s")
+        report.add(f"event_{name}", "ms", samples, note=note)
+    report.add("idle", "% of a core", idle, note=f"processor time of an idle worker over {IDLE_SECONDS:g} s")
 
 
 async def latencies(directory: Path, events: int) -> tuple[list[float], list[float], list[float]]:

@@ -53,6 +53,13 @@ LINES = (
     Line("1,000,000 sleeping: resident", "resident", limit=200.0),
     Line("1,000,000 sleeping: starts, of empty", "start_full", limit=80.0),
     Line("1,000,000 due: new work", "new_work"),
+    Line("4 processes on a file, of one", "processes_gain", limit=70.0),
+    Line("4 processes: slowest of fastest", "processes_share", limit=50.0),
+    Line("4 processes: longest wait", "processes_wait"),
+    Line("start seen by another process", "event_start", limit=20.0),
+    Line("finish seen by another process", "event_finish", limit=20.0),
+    Line("cancel seen by another process", "event_cancel", limit=20.0),
+    Line("idle worker", "idle", limit=0.5),
     Line("bytes on disk", "bytes"),
 )
 
