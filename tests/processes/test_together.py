@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.kit import app_of, opened, play, until_state
+from tests.runtime.kit import PATIENCE_SECONDS, app_of, opened, play, until_state
 
 import holdfast
 from holdfast import Holdfast, RunNotFound, sleep, step, workflow
@@ -108,29 +109,31 @@ async def waiting() -> str:
 
 
 @pytest.fixture
-def children() -> Generator[list[subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
+def children() -> Generator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
     yield started
     for child in started:
         child.kill()
         child.communicate()
 
 
-def spawn(children: list[subprocess.Popen[str]], script: str, path: Path) -> subprocess.Popen[str]:
+def spawn(children: list[subprocess.Popen[bytes]], script: str, path: Path) -> subprocess.Popen[bytes]:
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         env={**os.environ, "PYTHONPATH": str(Path(holdfast.__file__).parents[1])},
     )
     children.append(child)
     return child
 
 
-def hear(child: subprocess.Popen[str]) -> str:
+def hear(child: subprocess.Popen[bytes]) -> str:
     assert child.stdout is not None
-    return child.stdout.readline().strip()
+    if not select.select([child.stdout], [], [], PATIENCE_SECONDS / 2)[0]:  # its pipe has no buffer on this side
+        return "nothing"
+    return child.stdout.readline().decode().strip()
 
 
 async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
@@ -140,7 +143,7 @@ async def until_logged(caplog: pytest.LogCaptureFixture, text: str) -> None:
 
 @pytest.mark.crash
 def test_app_stopped_in_the_middle_of_a_commit_is_named_and_when_killed_frees_its_turn_at_once(
-    tmp_path: Path, children: list[subprocess.Popen[str]], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, children: list[subprocess.Popen[bytes]], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
         async with opened(flow, at=tmp_path / "a.db") as app:
@@ -216,7 +219,7 @@ def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holdfast._runtime.dispatcher.POLL_SECONDS", POLL_SECONDS)
 
 
-async def a_worker(children: list[subprocess.Popen[str]], path: Path) -> subprocess.Popen[str]:
+async def a_worker(children: list[subprocess.Popen[bytes]], path: Path) -> subprocess.Popen[bytes]:
     child = spawn(children, WORKS, path)
     assert await asyncio.to_thread(hear, child) == "ready"
     return child
@@ -224,7 +227,7 @@ async def a_worker(children: list[subprocess.Popen[str]], path: Path) -> subproc
 
 @pytest.mark.usefixtures("no_polls")
 def test_a_start_and_a_finish_are_seen_by_the_other_process_without_polling(
-    tmp_path: Path, children: list[subprocess.Popen[str]]
+    tmp_path: Path, children: list[subprocess.Popen[bytes]]
 ) -> None:
     async def main() -> None:
         await a_worker(children, tmp_path / "a.db")
@@ -237,7 +240,7 @@ def test_a_start_and_a_finish_are_seen_by_the_other_process_without_polling(
 
 @pytest.mark.usefixtures("no_polls")
 def test_what_a_client_asks_for_is_seen_by_the_worker_without_polling(
-    tmp_path: Path, children: list[subprocess.Popen[str]]
+    tmp_path: Path, children: list[subprocess.Popen[bytes]]
 ) -> None:
     async def main() -> None:
         child = await a_worker(children, tmp_path / "a.db")
@@ -259,7 +262,9 @@ def test_what_a_client_asks_for_is_seen_by_the_worker_without_polling(
     play(main())
 
 
-def test_a_dropped_hint_is_made_up_for_by_the_slow_poll(tmp_path: Path, children: list[subprocess.Popen[str]]) -> None:
+def test_a_dropped_hint_is_made_up_for_by_the_slow_poll(
+    tmp_path: Path, children: list[subprocess.Popen[bytes]]
+) -> None:
     async def main() -> None:
         deaf = WORKS.replace(f"= {POLL_SECONDS}", "= 0.05").replace('say("ready")', DEAF)
         child = spawn(children, deaf, tmp_path / "a.db")

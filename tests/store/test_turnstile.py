@@ -275,3 +275,39 @@ def test_database_in_memory_has_free_turns() -> None:
     with turnstile.turn(), turnstile.turn():
         assert not turnstile.held
     assert turnstile.holder() is None
+
+
+def test_watcher_that_leaves_is_followed_by_another(tmp_path: Path, children: list[subprocess.Popen[str]]) -> None:
+    """A wait may begin at the very moment in which the watcher finds that there are none."""
+    reported = threading.Event()
+    turnstile = Turnstile(tmp_path / "a.db", patience_s=0.001, on_wait=lambda *_: reported.set())
+    lock, left = turnstile._lock, threading.Event()
+
+    class Told:
+        """The turnstile's lock, but the watcher's letting go of it is where the wait begins."""
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if threading.current_thread().name == "holdfast-turnstile" and not left.is_set():
+                left.set()
+                began.wait(20)
+
+    began = threading.Event()
+    turnstile._lock = Told()  # type: ignore[assignment]
+    turnstile.watch()
+    assert left.wait(20)
+    holder = spawn(children, HOLD, tmp_path / "a.db")
+    assert hear(holder) == "in"
+    entered = threading.Event()
+    waiter = threading.Thread(target=_enter, args=(turnstile, entered))
+    waiter.start()
+    while turnstile.holder() is None or not any(seat.waiting for seat in list(turnstile._seats)):
+        os.sched_yield()
+    began.set()
+    assert reported.wait(20)
+    say(holder)
+    waiter.join()
+    turnstile.close()

@@ -180,7 +180,8 @@ class Turnstile:
             with self._lock:
                 waiting = [seat for seat in self._seats if seat.waiting]
                 if not waiting:
-                    break
+                    self._watcher = None  # still in the lock: who begins to wait now starts another watcher
+                    return
             for seat in waiting:
                 if seat.looked_at():
                     self._on_wait(self.holder(), seat.looks * self._patience_s)
