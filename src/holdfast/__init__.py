@@ -15,6 +15,7 @@ from holdfast._flow.context import (
 from holdfast._flow.definitions import Step, Workflow, step, workflow
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.policies import Retry
+from holdfast._model.retention import Pruned, PrunedGroup, Retention
 from holdfast._model.runinfo import Entry, ErrorInfo, RunInfo
 from holdfast._run import Run, Start, Stats
 from holdfast._runtime.options import ExecutorOptions, LeaseOptions, WorkerOptions
@@ -74,6 +75,9 @@ __all__ = [
     "NotEncodable",
     "NotInRun",
     "NotOpen",
+    "Pruned",
+    "PrunedGroup",
+    "Retention",
     "Retry",
     "Run",
     "RunCancelled",

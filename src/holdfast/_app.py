@@ -113,6 +113,7 @@ class Holdfast(Client):
             events=self._events,
             journal=self._journal_options,
             worker=worker,
+            retention=self._worker_options.retention,
         )
 
 

@@ -30,10 +30,12 @@ from holdfast._model.records import (
     RunStarted,
     Started,
 )
+from holdfast._model.retention import Pruned
 from holdfast._model.runinfo import RunInfo
 from holdfast._rows import info_of
 from holdfast._run import Run, Start, Stats
 from holdfast._runtime.engine import STARTS_PER_TURN, Engine
+from holdfast._runtime.pruning import prune, would_prune
 from holdfast._runtime.results import Ended
 from holdfast.errors import (
     NotAllowedInWorkflow,
@@ -225,6 +227,59 @@ class Client:
         """Counts of runs by workflow and state, and the workers."""
         store = self._engine.store
         return Stats(runs=tuple(await store.state_counts()), workers=tuple(await store.workers()))
+
+    async def prune(
+        self,
+        *,
+        older_than: float | timedelta | None = None,
+        states: str | Iterable[str] | None = None,
+        workflow: Workflow[..., Any] | str | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+        on_progress: Callable[[Pruned], object] | None = None,
+    ) -> Pruned:
+        """Remove runs that have ended, with all their rows, and give back the space that they took.
+
+        Workers do so by themselves, see `Retention`; this does it now, and works without a worker. Only runs that have
+        succeeded, failed or been cancelled are ever removed. After that a run's id is free again: starting it makes a
+        new run.
+
+        It works in batches of a few milliseconds. Cancelling the caller takes effect between two of them: what was
+        removed stays so, the rest is there as it was.
+
+        Args:
+            older_than: remove runs that ended so long ago (seconds or a timedelta), whatever the app's retention says,
+                0 for every ended run. By default the app's retention decides.
+            states: only runs that ended so: ``"succeeded"``, ``"failed"``, ``"cancelled"``, or several of them.
+            workflow: only runs of this workflow, or of this name.
+            limit: remove at most so many.
+            dry_run: remove nothing, only say what would be.
+            on_progress: called after each batch with what was removed so far.
+
+        Raises:
+            UsageError: an option is wrong, or the app keeps runs for ever and `older_than` is not given.
+        """
+        engine = self._engine
+        options = _options.PruneOptions(
+            engine.retention,
+            older_than=older_than,
+            states=states,
+            workflow=workflow,
+            limit=limit,
+            on_progress=on_progress,
+        )
+        groups, now = await engine.store.ended_groups(), engine.world.now_us()
+        if dry_run:
+            return await would_prune(engine.store, groups, age=options.age, now=now, runs_max=options.runs_max)
+        return await prune(
+            engine.store,
+            engine.journal,
+            groups,
+            age=options.age,
+            now=now,
+            runs_max=options.runs_max,
+            on_progress=on_progress,
+        )
 
     # Leaves.
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from holdfast._flow.definitions import Workflow
 from holdfast._model.codec import codec_for
-from holdfast._model.lifecycle import RunState
+from holdfast._model.lifecycle import ENDED, RunState
+from holdfast._model.retention import Retention
 from holdfast._store.port import RunQuery
 from holdfast.errors import UsageError
 
@@ -147,6 +148,51 @@ def query_of(
     )
 
 
+class PruneOptions:
+    """The options of one call of `prune`, checked.
+
+    Args:
+        retention: what decides where `older_than` does not; none keeps everything for ever.
+    """
+
+    __slots__ = ("_older_than", "_retention", "_states", "_workflow", "runs_max")
+
+    def __init__(
+        self,
+        retention: Retention | None,
+        *,
+        older_than: float | timedelta | None,
+        states: str | Iterable[str] | None,
+        workflow: Workflow[..., Any] | str | None,
+        limit: int | None,
+        on_progress: object,
+    ) -> None:
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise UsageError(f"limit={limit!r} must be a whole number of at least 1, or None")
+        if on_progress is not None and not callable(on_progress):
+            raise UsageError(f"on_progress={on_progress!r:.80} must be a function of what was pruned so far")
+        if older_than is None and retention is None:
+            raise UsageError(
+                "this app keeps its runs for ever (retention=None), so there is nothing to prune by itself",
+                hint="say which: prune(older_than=timedelta(days=30))",
+            )
+        self._retention = retention
+        self._older_than = (
+            None if older_than is None else timedelta(microseconds=_microseconds("older_than", older_than, least=0))
+        )
+        self._states = _ended_states(states)
+        self._workflow = workflow.name if isinstance(workflow, Workflow) else _text_or_none("workflow", workflow)
+        self.runs_max = limit
+
+    def age(self, workflow: str, state: str) -> timedelta | None:
+        """How long runs of this workflow that ended in this state are kept; none for those that are not meant."""
+        if state not in self._states or self._workflow not in (None, workflow):
+            return None
+        if self._older_than is not None:
+            return self._older_than
+        return None if self._retention is None else self._retention.age(workflow, state)
+
+
 def instant_us(name: str, value: object) -> int:
     """An aware datetime as microseconds UTC."""
     if not isinstance(value, datetime) or value.tzinfo is None:
@@ -168,6 +214,18 @@ def _states(state: str | Iterable[str] | None) -> tuple[str, ...]:
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
             raise UsageError(f"{name!r} is not a state of a run", hint=hint)
     return tuple(str(name) for name in states)
+
+
+def _ended_states(states: object) -> tuple[str, ...]:
+    if states is not None and not isinstance(states, str | Iterable):
+        raise UsageError(f"states={states!r:.80} must be a state or several")
+    for state in (chosen := _states(states)):
+        if state not in ENDED:
+            raise UsageError(
+                f"a run that is {state} has not ended; only ended runs can be pruned",
+                hint="states are succeeded, failed and cancelled",
+            )
+    return chosen or tuple(state.value for state in ENDED)
 
 
 def _text_or_none(name: str, value: object) -> str | None:

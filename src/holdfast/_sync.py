@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from holdfast._client import Client
 from holdfast._model.lifecycle import RunState
+from holdfast._model.retention import Pruned
 from holdfast._model.runinfo import Entry, RunInfo
 from holdfast._run import Run, Start, Stats
 from holdfast.errors import NotOpen, UsageError
@@ -124,6 +125,10 @@ class SyncClient:
     def list(self, **conditions: Any) -> list[RunInfo]:
         """See `Client.list`."""
         return self._wait(self._opened.list(**conditions))
+
+    def prune(self, **options: Any) -> Pruned:
+        """See `Client.prune`. What `on_progress` names is called on the client's own thread."""
+        return self._wait(self._opened.prune(**options))
 
     # Leaves.
 

@@ -16,9 +16,14 @@ def test_every_state_can_be_reached_and_every_unended_one_left() -> None:
 
 
 def test_only_people_bring_an_ended_run_back() -> None:
-    kinds = {kind for kind, (sources, _) in TRANSITIONS.items() if sources & ENDED}
+    kinds = {kind for kind, (sources, targets) in TRANSITIONS.items() if sources & ENDED and targets}
     assert kinds == {"ResumeRequested", "RetryRequested"}
-    assert all(RunState.SUCCEEDED not in sources for sources, _ in TRANSITIONS.values())
+    assert all(RunState.SUCCEEDED not in sources for sources, targets in TRANSITIONS.values() if targets)
+
+
+def test_only_ended_runs_are_ever_removed() -> None:
+    assert [kind for kind, (_, targets) in TRANSITIONS.items() if not targets] == ["RunsPruned"]
+    assert TRANSITIONS["RunsPruned"][0] == ENDED
 
 
 def test_a_worker_moves_only_running_runs() -> None:

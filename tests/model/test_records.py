@@ -35,6 +35,8 @@ def test_the_order_lets_a_run_do_what_it_does_in_one_batch() -> None:
         ("RunPaused", "ResumeRequested"),
         ("WorkerBuried", "RunsClaimed"),
         ("RunStarted", "CancelRequested"),
+        ("RetryRequested", "RunsPruned"),
+        ("RunForked", "RunsPruned"),
     ):
         assert order.index(earlier) < order.index(later)
 

@@ -18,6 +18,7 @@ from holdfast.testing.store_conformance import (
     going_back,
     life,
     name_of,
+    pruning,
     reading,
     run_check,
     workers,
@@ -38,7 +39,7 @@ def test_a_database_in_memory_passes(check: Check) -> None:
 def test_every_check_of_the_suite_is_listed() -> None:
     defined = {
         name
-        for module in (batches, going_back, life, reading, workers)
+        for module in (batches, going_back, life, pruning, reading, workers)
         for name, value in vars(module).items()
         if asyncio.iscoroutinefunction(value) and not name.startswith("_")
     }

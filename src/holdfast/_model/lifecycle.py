@@ -40,7 +40,8 @@ ENDED: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLE
 """States that a run does not leave by itself."""
 
 TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] = {
-    # record: (states it applies to, states it leads to); an empty set on the left means "no run yet"
+    # record: (states it applies to, states it leads to); an empty set on the left means "no run yet",
+    # on the right "no run any more"
     "RunStarted": (frozenset(), frozenset({RunState.SCHEDULED, RunState.READY, RunState.RUNNING})),
     "RunsClaimed": (
         frozenset({RunState.SCHEDULED, RunState.READY, RunState.WAITING}),
@@ -71,5 +72,6 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
     "RunForked": (frozenset(), frozenset({RunState.READY})),
     "WorkerBuried": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
     "RunsUnblocked": (frozenset({RunState.BLOCKED}), frozenset({RunState.READY})),
+    "RunsPruned": (ENDED, frozenset()),
 }
 """Every record that moves a run, with the states before and after."""

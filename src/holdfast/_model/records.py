@@ -194,6 +194,26 @@ class RunsClaimed(NamedTuple):
     wakes: int = 0
 
 
+class Cutoff(NamedTuple):
+    """Runs of a workflow that ended in `state` before the instant `before`."""
+
+    workflow: str
+    state: RunState
+    before: int
+
+
+class RunsPruned(NamedTuple):
+    """Ended runs that the cutoffs mean go with all their rows, the oldest of each first. Answer: `Removed`.
+
+    One record is one batch of a longer sweep: at most `runs_max` runs, and no more than about `budget_us` of work,
+    since nobody else writes meanwhile.
+    """
+
+    cutoffs: tuple[Cutoff, ...]
+    runs_max: int
+    budget_us: int
+
+
 Record: TypeAlias = (
     RunStarted
     | EntryRecorded
@@ -211,6 +231,7 @@ Record: TypeAlias = (
     | WorkerBuried
     | RunsUnblocked
     | RunsClaimed
+    | RunsPruned
 )
 
 APPLY_ORDER: Final[tuple[type[Record], ...]] = (
@@ -230,6 +251,7 @@ APPLY_ORDER: Final[tuple[type[Record], ...]] = (
     WorkerBuried,
     RunsUnblocked,
     RunsClaimed,
+    RunsPruned,  # last: whoever retries or forks an ended run in the same batch comes first
 )
 """The order in which the kinds of one batch are applied."""
 
@@ -260,6 +282,18 @@ class Forked(NamedTuple):
     problem: str | None
 
 
+class Removed(NamedTuple):
+    """Answer to `RunsPruned`: runs removed for each of its cutoffs, and entries of histories.
+
+    `more` is whether another batch would find something; `took_us` is how long the removal held up other writers.
+    """
+
+    runs: tuple[int, ...]
+    entries: int
+    more: bool
+    took_us: int
+
+
 class RunRow(NamedTuple):
     """What a worker needs of a run that it has claimed."""
 
@@ -277,5 +311,5 @@ class RunRow(NamedTuple):
     has_history: bool
 
 
-Outcome: TypeAlias = Started | Requested | Forked | int | tuple[RunRow, ...] | None
+Outcome: TypeAlias = Started | Requested | Forked | Removed | int | tuple[RunRow, ...] | None
 """What a store answers a record with; none where there is nothing to say."""

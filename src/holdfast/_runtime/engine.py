@@ -13,6 +13,7 @@ from typing import Any, Final
 from holdfast._flow.definitions import Workflow
 from holdfast._model.lifecycle import RunState
 from holdfast._model.records import RunRow, RunStarted, Started
+from holdfast._model.retention import Retention
 from holdfast._runtime.events import ENGINE_LOG, Events
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.options import WorkerOptions
@@ -33,6 +34,7 @@ class Engine:
     Args:
         workflows: the code, by name.
         worker: how runs are executed here, or none for a client.
+        retention: what `prune` goes by when it is told nothing else; none for a policy that keeps everything.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Engine:
         events: Events,
         journal: JournalOptions | None,
         worker: WorkerOptions | None,
+        retention: Retention | None = None,
     ) -> None:
         self.store = store
         self.world = world
+        self.retention = retention
         self.results = Results(store, always_watching=worker is not None)
         self.journal = Journal(
             store, world=world, options=journal, pipeline=store.pipeline, on_trouble=_say, on_broken=self._broken

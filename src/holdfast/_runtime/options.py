@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from holdfast._model.retention import Retention
+from holdfast.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorOptions:
@@ -47,11 +50,20 @@ class WorkerOptions:
     Args:
         execution: bounds of the execution.
         lease: how death is noticed.
+        retention: how long runs are kept after their end; none keeps all of them for ever.
         stop_timeout: seconds for steps under way when the worker stops; then they are cancelled and run again later.
         blocked_after: seconds after which a workflow that blocks the event loop is reported.
     """
 
     execution: ExecutorOptions = field(default_factory=ExecutorOptions)
     lease: LeaseOptions = field(default_factory=LeaseOptions)
+    retention: Retention | None = field(default_factory=Retention)
     stop_timeout: float = 25.0
     blocked_after: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.retention is not None and not isinstance(self.retention, Retention):
+            raise UsageError(
+                f"WorkerOptions(retention={self.retention!r:.80}) must be a Retention, or None: keep all",
+                hint="for example Retention(succeeded=timedelta(days=7))",
+            )

@@ -1,7 +1,8 @@
 """A worker: the services that make this process execute runs, started and stopped in one order.
 
-    start:  recovery (lease, the dead) -> watchdog -> parking -> dispatcher
-    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> parking -> watchdog -> recovery -> lease back
+    start:  recovery (lease, the dead) -> watchdog -> parking -> retention -> dispatcher
+    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> retention -> parking -> watchdog -> recovery
+            -> lease back
 
 If the process dies instead, its lock goes with it and the next worker takes over: nothing here is needed for that.
 """
@@ -23,6 +24,7 @@ from holdfast._runtime.options import WorkerOptions
 from holdfast._runtime.parking import Parking
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.results import Ended, Results
+from holdfast._runtime.retention import RetentionService
 from holdfast._runtime.service import Service
 from holdfast._runtime.watchdog import Watchdog
 from holdfast._store.journal import Journal
@@ -86,6 +88,8 @@ class Worker:
             Watchdog(self.executor, world=world, seconds=options.blocked_after),
             self.parking,
         ]
+        if options.retention is not None:
+            self._services.append(RetentionService(store=store, journal=journal, world=world, policy=options.retention))
         self._started: list[Service] = []
         self._stopping: asyncio.Task[None] | None = None
 

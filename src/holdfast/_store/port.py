@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from holdfast._model.records import EntryRecorded, Outcome, Record
+from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
 from holdfast.errors import StoreError
 
@@ -49,6 +49,21 @@ class WorkerRow(NamedTuple):
     state: str
     started_at: int
     lease_until: int
+
+
+class EndedGroup(NamedTuple):
+    """Runs of a workflow that ended in one state; `oldest` is the first end among them."""
+
+    workflow: str
+    state: str
+    oldest: int
+
+
+class Space(NamedTuple):
+    """What a database takes: bytes in all, and those among them that hold nothing and are used again."""
+
+    size: int
+    free: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +170,30 @@ class Store(Protocol):
 
     async def has_blocked(self, worker: str, workflows: Sequence[str]) -> bool:
         """Whether a run is blocked that another worker than this found not to match its code."""
+        ...
+
+    async def ended_groups(self) -> list[EndedGroup]:
+        """The workflows and states of ended runs, by workflow and state. Costs no more with more runs."""
+        ...
+
+    async def count_ended(self, cutoffs: Sequence[Cutoff]) -> list[int]:
+        """How many runs each cutoff means."""
+        ...
+
+    async def is_pruning(self) -> bool:
+        """Whether a run is half removed, as long ones are between batches; the next `RunsPruned` goes on with it."""
+        ...
+
+    async def space(self) -> Space:
+        """What the database takes."""
+        ...
+
+    async def compact(self, *, keep: int) -> int:
+        """Give unused space back to the file system: a little of what exceeds `keep` bytes, in a few milliseconds.
+
+        Returns:
+            Bytes given back; 0 when there is nothing to give, or when this database cannot shrink while it is used.
+        """
         ...
 
     async def check(self) -> dict[str, Any]:

@@ -28,14 +28,15 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast._model.records import EntryRecorded, Outcome, Record
+from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
-from holdfast._store import lifelock
+from holdfast._store import lifelock, sqlite_space
 from holdfast._store.migrate import migrate
-from holdfast._store.port import Done, Halted, RecordRefused, RunQuery, WorkerRow
+from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, RunQuery, Space, WorkerRow
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_apply import Applier
 from holdfast._store.sqlite_doctor import examine
+from holdfast._store.sqlite_prune import MARKED_IDS
 from holdfast._store.sqlitefile import SqliteFile, translate
 from holdfast._store.thread import StoreThread
 from holdfast._store.uri import SqliteUri
@@ -126,7 +127,7 @@ class SqliteStore:
     def _connect(self, file: SqliteFile) -> sqlite3.Connection:
         connection = self._connection = file.writer()
         connection.row_factory = sqlite3.Row
-        self._applier = Applier(connection, self._sql)
+        self._applier = Applier(connection, self._sql, self._world.now_us)
         return connection
 
     async def close(self) -> None:
@@ -341,6 +342,30 @@ class SqliteStore:
 
     async def has_blocked(self, worker: str, workflows: Sequence[str]) -> bool:
         return bool(await self._value("has_blocked", worker, _text(workflows)))
+
+    async def ended_groups(self) -> list[EndedGroup]:
+        return await self._rows(EndedGroup, "ended_groups")
+
+    async def count_ended(self, cutoffs: Sequence[Cutoff]) -> list[int]:
+        return [await self._value("count_ended", *cutoff) for cutoff in cutoffs]
+
+    async def is_pruning(self) -> bool:
+        return await self._value("prune_marked", *MARKED_IDS) is not None
+
+    async def space(self) -> Space:
+        space: Space = await self._read(sqlite_space.space)
+        return space
+
+    async def compact(self, *, keep: int) -> int:
+        def work() -> int:
+            file, connection = self._file, self._connection
+            if file is None or connection is None:
+                raise NotOpen("the store is closed")
+            with file.no_fork(), file.turnstile.turn():
+                return sqlite_space.compact(connection, keep=keep)
+
+        given: int = await self._call(self._writer, work)
+        return given
 
     async def check(self) -> dict[str, Any]:
         facts: dict[str, Any] = await self._read(examine)

@@ -277,3 +277,65 @@ select id, host, pid, state, started_at, lease_until from holdfast_workers where
 
 -- name: workers
 select id, host, pid, state, started_at, lease_until from holdfast_workers order by started_at;
+
+-- name: ended_groups
+-- A jump in the index from each workflow to the next, then one look for each state: the cost is that of the workflows,
+-- not of the runs.
+with recursive workflows (name) as (
+    select min(workflow) from holdfast_runs where ended_at is not null
+    union all
+    select (select min(workflow) from holdfast_runs where ended_at is not null and workflow > workflows.name)
+    from workflows where workflows.name is not null
+),
+groups (workflow, state, oldest) as (
+    select name, ends.column1, (
+        select min(ended_at) from holdfast_runs
+        where workflow = workflows.name and state = ends.column1 and ended_at is not null
+    )
+    from workflows, (values ('cancelled'), ('failed'), ('succeeded')) as ends
+    where name is not null
+)
+select workflow, state, oldest from groups where oldest is not null order by workflow, state;
+
+-- name: count_ended
+select count(*) from holdfast_runs
+where workflow = ?1 and state = ?2 and ended_at < ?3 and state in ('succeeded', 'failed', 'cancelled');
+
+-- name: prune_candidates
+-- One row, a JSON array of numbers, each with an upper bound of its entries: their numbers leave gaps, but do not repeat.
+select json_group_array(json_array(number, span)) from (
+    select number, coalesce(
+        (select max(seq) from holdfast_history where run = holdfast_runs.number)
+        - (select min(seq) from holdfast_history where run = holdfast_runs.number) + 1, 0
+    ) as span
+    from holdfast_runs
+    where workflow = ?1 and state = ?2 and ended_at < ?3 and state in ('succeeded', 'failed', 'cancelled')
+    order by ended_at, number limit ?4
+);
+
+-- name: prune_histories
+-- Before their runs: the cascade would do the same, but row by row.
+delete from holdfast_history where run in (
+    select number from holdfast_runs
+    where number in (select value from json_each(?1)) and +state in ('succeeded', 'failed', 'cancelled')
+);
+
+-- name: prune_runs
+-- Attributes follow by cascade. Only ended runs, ever. (`+`: look the run up by its number.)
+delete from holdfast_runs
+where number in (select value from json_each(?1)) and +state in ('succeeded', 'failed', 'cancelled');
+
+-- name: prune_mark
+-- A long history goes in slices, see `sqlite_prune.py`. The id becomes one that nobody can ask for.
+update holdfast_runs set id = ?2 || number || ' ' || id, reason = 'pruning'
+where number = ?1 and state in ('succeeded', 'failed', 'cancelled');
+
+-- name: prune_attributes
+delete from holdfast_attributes where run = ?;
+
+-- name: prune_marked
+select min(number) from holdfast_runs where id >= ?1 and id < ?2;
+
+-- name: prune_slice
+delete from holdfast_history
+where rowid in (select rowid from holdfast_history where run = ?1 order by seq limit ?2);

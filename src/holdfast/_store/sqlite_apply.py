@@ -35,6 +35,7 @@ from holdfast._model.records import (
     RunReleased,
     RunRow,
     RunsClaimed,
+    RunsPruned,
     RunStarted,
     RunsUnblocked,
     Started,
@@ -42,6 +43,7 @@ from holdfast._model.records import (
 )
 from holdfast._store.port import RecordRefused
 from holdfast._store.sqlfile import Statements
+from holdfast._store.sqlite_prune import Pruner
 
 ROWS_PER_STATEMENT: Final = (1024, 256, 64, 16, 4, 1)
 """Sizes of multi-row statements; few, so that each stays prepared."""
@@ -53,9 +55,13 @@ _rows_decoder = msgspec.json.Decoder(tuple[RunRow, ...])
 
 
 class Applier:
-    """Applies records on one connection. Knows nothing of transactions, turns or threads."""
+    """Applies records on one connection. Knows nothing of transactions, turns or threads.
 
-    def __init__(self, connection: sqlite3.Connection, statements: Statements) -> None:
+    Args:
+        clock: microseconds; bounds how long one record of a sweep may take.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, statements: Statements, clock: Callable[[], int]) -> None:
         self._connection = connection
         self._sql = statements
         self._many = {
@@ -85,6 +91,7 @@ class Applier:
             WorkerBuried: self._each(self._bury),
             RunsUnblocked: self._each(self._unblock),
             RunsClaimed: self._each(self._claim),
+            RunsPruned: self._each(Pruner(connection, statements, clock).prune),
         }
 
     def apply(self, batch: Sequence[Record]) -> Sequence[Outcome] | None:

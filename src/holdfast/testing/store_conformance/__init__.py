@@ -12,7 +12,7 @@ The life of a run is checked in both directions against `lifecycle.TRANSITIONS`:
 table allows moves the run to where the table says, and every other record is refused or leaves the row as it is.
 """
 
-from holdfast.testing.store_conformance import batches, going_back, life, reading, workers
+from holdfast.testing.store_conformance import batches, going_back, life, pruning, reading, workers
 from holdfast.testing.store_conformance.bench import Bench, Check, Factory, name_of, run_check
 from holdfast.testing.store_conformance.life import MOVES
 
@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     *batches.CHECKS,
     *workers.CHECKS,
     *going_back.CHECKS,
+    *pruning.CHECKS,
     *reading.CHECKS,
 )
 """For every store."""
