@@ -5,7 +5,8 @@
 select 1 from holdfast_workers where id = ? and state = 'live';
 
 -- name: next_number
-select coalesce(max(number), 0) + 1 from holdfast_runs;
+-- A number is never given twice: the run that has the highest may have been removed.
+select max(coalesce((select max(number) from holdfast_runs), 0), (select highest from holdfast_numbers)) + 1;
 
 -- name: insert_runs
 -- `{rows}` is repeated for multi-row inserts. An id that is taken changes nothing.
@@ -319,6 +320,11 @@ delete from holdfast_history where run in (
     select number from holdfast_runs
     where number in (select value from json_each(?1)) and +state in ('succeeded', 'failed', 'cancelled')
 );
+
+-- name: prune_numbers
+-- Before their runs: remembers the highest number of all if it is among them.
+update holdfast_numbers set highest = (select max(number) from holdfast_runs)
+where (select max(number) from holdfast_runs) in (select value from json_each(?1));
 
 -- name: prune_runs
 -- Attributes follow by cascade. Only ended runs, ever. (`+`: look the run up by its number.)

@@ -88,6 +88,7 @@ class Pruner:
     def _remove(self, numbers: list[int]) -> tuple[int, int]:
         text = _json.encode(numbers).decode()
         entries = self._run("prune_histories", text)
+        self._run("prune_numbers", text)
         return self._run("prune_runs", text), entries
 
     def _mark(self, number: int) -> int:
@@ -98,7 +99,7 @@ class Pruner:
     def _slice(self, number: int) -> int:
         entries = self._run("prune_slice", number, CHUNK_ENTRIES)
         if entries < CHUNK_ENTRIES:
-            self._run("prune_runs", f"[{number}]")
+            self._remove([number])
         return entries
 
     def _run(self, name: str, *values: Any) -> int:

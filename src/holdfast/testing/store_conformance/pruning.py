@@ -122,6 +122,16 @@ async def a_limit_is_kept_and_the_last_run_goes_whole(bench: Bench) -> None:
     expect([row.id for row in await bench.store.list_runs(RunQuery(), limit=9)], ["next"], "what is left")
 
 
+async def a_number_is_never_given_twice(bench: Bench) -> None:
+    """Not even when the youngest run was removed, at once or in slices."""
+    numbers = [await _ended(bench, "first"), await _ended(bench, "last", entries=LONG)]
+    for _ in range(3):
+        await _prune(bench, Cutoff("flow", S.SUCCEEDED, FAR))
+        expect(await bench.store.count_runs(RunQuery()), 0, "runs")
+        numbers.append(await _ended(bench, "again"))
+    expect(numbers, sorted(set(numbers)), "numbers")
+
+
 async def groups_of_ended_runs_are_told_with_their_oldest_end(bench: Bench) -> None:
     """By workflow and state; unended runs are in no group, and a run that goes on again leaves its group."""
     expect(await bench.store.ended_groups(), [], "without runs")
@@ -163,6 +173,7 @@ CHECKS: tuple[Check, ...] = (
     a_long_run_is_gone_from_its_first_batch_on,
     an_interrupted_removal_is_finished_by_whoever_prunes_next,
     a_limit_is_kept_and_the_last_run_goes_whole,
+    a_number_is_never_given_twice,
     groups_of_ended_runs_are_told_with_their_oldest_end,
     space_is_told_and_given_back_without_loss,
 )
