@@ -16,21 +16,27 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast._model.retention import Retention
 from holdfast._store import lifelock, migrate, place
+from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_doctor import examine
 from holdfast._store.sqlitefile import LOG_BYTES_MAX, OLDEST_LIBRARY, PAGE_BYTES, SqliteFile, wal_reset_bug
 from holdfast._store.turnstile import NoTurnstile
 from holdfast._store.uri import SqliteUri
 from holdfast.cli.opening import require
+from holdfast.cli.words import size
 from holdfast.errors import HoldfastError, StoreError
 
 FREE_BYTES_FAIL: Final = 64 * 1024 * 1024
 FREE_BYTES_WARN: Final = 1024 * 1024 * 1024
 OTHER_LIBRARIES: Final = ("apsw", "libsql", "pysqlite2", "pysqlite3", "sqlean", "sqlcipher3")
+OVERDUE: Final = timedelta(days=1)
+"""By how much runs may have outlived their retention: workers look each minute, but need not be there always."""
 FIXED_VERSIONS: Final = "3.44.6, 3.50.7 or 3.51.3"
 
 
@@ -68,7 +74,7 @@ def findings(uri: SqliteUri) -> Iterator[Finding]:
     except HoldfastError as error:
         yield Finding(Level.FAIL, "database", error.message, error.hint)
         return
-    yield Finding(Level.OK, "database", f"{path}, {_bytes(path.stat().st_size)}")
+    yield Finding(Level.OK, "database", f"{path}, {size(path.stat().st_size)}")
     for check in (file_system, permissions, disk_space, log_size, turnstile):
         yield from check(path)
     yield from _inside(uri, path)
@@ -95,6 +101,8 @@ def _contents(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     yield from pragmas(facts["pragmas"])
     yield from workers(connection, path)
     yield from runs(connection)
+    yield from retention(connection)
+    yield from shrinking(facts)
 
 
 RESTORE: Final = "stop every worker, keep a copy of the database with its -wal, and restore a backup"
@@ -165,18 +173,18 @@ def disk_space(path: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(path.parent).free
     level = Level.FAIL if free < FREE_BYTES_FAIL else Level.WARN if free < FREE_BYTES_WARN else Level.OK
     advice = "" if level is Level.OK else "make room; writing goes on by itself"
-    yield Finding(level, "disk space", f"{_bytes(free)} free", advice)
+    yield Finding(level, "disk space", f"{size(free)} free", advice)
 
 
 def log_size(path: Path) -> Iterator[Finding]:
     """The write-ahead log grows while a reader holds an old snapshot."""
     logs = _beside(path, "-wal")
-    size = logs[0].stat().st_size if logs else 0
-    if size > 2 * LOG_BYTES_MAX:
+    taken = logs[0].stat().st_size if logs else 0
+    if taken > 2 * LOG_BYTES_MAX:
         advice = "a program keeps a read transaction open: find it and close it"
-        yield Finding(Level.WARN, "log", f"{_bytes(size)} of write-ahead log", advice)
+        yield Finding(Level.WARN, "log", f"{size(taken)} of write-ahead log", advice)
     else:
-        yield Finding(Level.OK, "log", f"{_bytes(size)} of write-ahead log")
+        yield Finding(Level.OK, "log", f"{size(taken)} of write-ahead log")
 
 
 def turnstile(path: Path) -> Iterator[Finding]:
@@ -263,6 +271,32 @@ def runs(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding(Level.OK, "runs", "none is blocked")
 
 
+def retention(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Ended runs that nobody removes. What an app's own retention is, the database does not know: judged by default."""
+    policy, now_us, sql = Retention(), time.time_ns() // 1000, load("sqlite.sql")
+    overdue = 0
+    for workflow, state, _ in connection.execute(sql["ended_groups"]).fetchall():
+        kept = policy.age(workflow, state)
+        if kept is not None:
+            before = now_us - (kept + OVERDUE) // timedelta(microseconds=1)
+            overdue += connection.execute(sql["count_ended"], (workflow, state, before)).fetchone()[0]
+    if overdue:
+        advice = "`holdfast prune` shows and removes them; if your app keeps them on purpose, nothing is wrong"
+        yield Finding(Level.WARN, "retention", f"{overdue:,} runs are kept for longer than the default", advice)
+    else:
+        yield Finding(Level.OK, "retention", "no run is kept for longer than the default")
+
+
+def shrinking(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether the file can give space back."""
+    free = size(facts["pages_free"] * facts["pragmas"]["page_size"])
+    if facts["pragmas"]["auto_vacuum"] == 0:
+        advice = "stop every worker, then: sqlite3 FILE 'pragma auto_vacuum = incremental; vacuum' (takes as much room)"
+        yield Finding(Level.WARN, "space", f"{free} free inside; this file was not made to shrink", advice)
+    else:
+        yield Finding(Level.OK, "space", f"{free} free inside, for the next runs; what is not needed is given back")
+
+
 # Leaves.
 
 
@@ -274,11 +308,3 @@ def _beside(path: Path, *endings: str) -> list[Path]:
 
 def _is_lockable(file: Path) -> bool:
     return file.is_file() and not file.is_symlink() and os.access(file, os.R_OK | os.W_OK)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -73,6 +73,15 @@ def duration(length: timedelta) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
 
 
+def size(count: float) -> str:
+    """Bytes, in the unit that fits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def instant(at: datetime, seen: datetime) -> str:
     """An instant with its distance from now, in the user's time zone."""
     local = at.astimezone()
