@@ -16,7 +16,13 @@ from bench.report import joined, merged, print_table, write_results
 
 HERE = Path(__file__).parent
 CHILD_SECONDS_MAX = 1_800
-OURS = ("bench.holdfast_bench", "bench.many_runs_bench", "bench.processes_bench", "bench.events_bench")
+OURS = (
+    "bench.holdfast_bench",
+    "bench.many_runs_bench",
+    "bench.processes_bench",
+    "bench.events_bench",
+    "bench.retention_bench",
+)
 """What measures Holdfast, in this order, each in a process of its own; the table shows their measures as one report."""
 
 

@@ -61,6 +61,9 @@ LINES = (
     Line("cancel seen by another process", "event_cancel", limit=20.0),
     Line("idle worker", "idle", limit=0.5),
     Line("bytes on disk", "bytes"),
+    Line("steady runs, nothing pruned", "kept"),
+    Line("steady runs, kept for 1 s", "pruned"),
+    Line("file at the end, to half time", "growth", limit=1.1),
 )
 
 

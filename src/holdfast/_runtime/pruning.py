@@ -72,15 +72,17 @@ class Sweep:
         self._cutoffs = cutoffs
         self._share = share
         self._runs_max = runs_max
+        self._on_batch: Callable[[], object] = lambda: None
 
     async def work(self, on_batch: Callable[[], object] | None = None) -> None:
         """Batch after batch until nothing is left. Cancelling it takes effect between two batches."""
+        self._on_batch = on_batch or (lambda: None)
         cutoffs = tuple(self._cutoffs)
         # Without cutoffs one batch all the same: a run whose pruning was interrupted may be left.
         for first in range(0, max(len(cutoffs), 1), CUTOFFS_AT_ONCE):
-            await self._work_at(cutoffs[first : first + CUTOFFS_AT_ONCE], on_batch or (lambda: None))
+            await self._work_at(cutoffs[first : first + CUTOFFS_AT_ONCE])
 
-    async def _work_at(self, cutoffs: tuple[Cutoff, ...], on_batch: Callable[[], object]) -> None:
+    async def _work_at(self, cutoffs: tuple[Cutoff, ...]) -> None:
         clock = asyncio.get_running_loop().time
         more = True
         while more:
@@ -88,7 +90,6 @@ class Sweep:
                 await asyncio.sleep(TROUBLE_SECONDS)
             began = clock()
             removed = await self._remove(cutoffs)
-            on_batch()
             more = removed.more
             await asyncio.sleep(max(0.0, removed.took_us / 1_000_000 / self._share - (clock() - began)))
 
@@ -109,6 +110,7 @@ class Sweep:
     def _count(self, cutoffs: tuple[Cutoff, ...], removed: Removed) -> None:
         self.runs.update({cutoff: runs for cutoff, runs in zip(cutoffs, removed.runs, strict=True) if runs})
         self.entries += removed.entries
+        self._on_batch()
 
     def so_far(self, *, bytes_freed: int = 0) -> Pruned:
         """What it has removed."""
