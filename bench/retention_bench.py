@@ -64,9 +64,7 @@ def measure_retention(bench: Bench, report: Report) -> None:
     for place, mark in enumerate(MARKS):
         name = f"{mark * 100:.0f} %"
         report.add(f"kept at {name}", "MB", [one.sizes_mb[place] for one in kept], note="file and log, no retention")
-        report.add(
-            f"pruned at {name}", "MB", [one.sizes_mb[place] for one in pruned], note="file and log, kept for 1 s"
-        )
+        report.add(f"pruned at {name}", "MB", [one.sizes_mb[place] for one in pruned], note="file and log, kept 1 s")
     growth = [one.sizes_mb[-1] / one.sizes_mb[2] for one in pruned]
     report.add("growth", "times", growth, note="size at the end to that at half time, kept for 1 s")
 

@@ -26,7 +26,7 @@ from holdfast._model.records import Cutoff, Removed, RunsPruned
 from holdfast._model.retention import Pruned, PrunedGroup
 from holdfast._store.journal import Journal
 from holdfast._store.port import EndedGroup, Store
-from holdfast.errors import StoreError
+from holdfast.errors import HoldfastError, StoreError
 
 RUNS_AT_ONCE: Final = 10_000
 BUDGET_US: Final = 10_000
@@ -101,7 +101,7 @@ class Sweep:
         try:
             removed: Removed = await asyncio.shield(answer)
         except asyncio.CancelledError:
-            with contextlib.suppress(TimeoutError, StoreError):
+            with contextlib.suppress(TimeoutError, HoldfastError):
                 self._count(cutoffs, await asyncio.wait_for(answer, LAST_ANSWER_SECONDS))
             raise
         self._count(cutoffs, removed)
