@@ -362,6 +362,7 @@ class SqliteStore:
             if file is None or connection is None:
                 raise NotOpen("the store is closed")
             with file.no_fork(), file.turnstile.turn():
+                self._check_identity(file)
                 return sqlite_space.compact(connection, keep=keep)
 
         given: int = await self._call(self._writer, work)
