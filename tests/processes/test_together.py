@@ -24,7 +24,7 @@ POLL_SECONDS = 3_600.0
 """Of everything that looks regularly, so that only a hint can have brought what a test sees."""
 
 HEAD = """
-import asyncio, os, signal, sys
+import asyncio, os, signal, sys, threading
 from holdfast import ExecutorOptions, Holdfast, WorkerOptions, sleep, step, workflow
 
 def say(word): print(word, flush=True)
@@ -60,7 +60,7 @@ def apply_and_stop(self, batch):
     answers = apply(self, batch)
     if any(getattr(record, "id", None) == "half" for record in batch):
         say("in the middle")
-        os.kill(os.getpid(), signal.SIGSTOP)
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this very thread, or it might go on for a moment
     return answers
 
 Applier.apply = apply_and_stop
