@@ -24,6 +24,8 @@ OURS = (
     "bench.retention_bench",
 )
 """What measures Holdfast, in this order, each in a process of its own; the table shows their measures as one report."""
+PEERS = {"dbos": ("dbos_bench", "dbos_many_runs_bench", "dbos_processes_bench"), "huey": ("huey_bench",)}
+"""What measures the peers, each below `bench.peers` and in the peer's own environment."""
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def main() -> None:
     load = {"before": load_average()}
     floor_before = measure(sys.executable, "bench.floor", options)
     reports = [joined([measure(sys.executable, module, options) for module in OURS])]
-    reports += [measure(peer_python(peer), f"bench.peers.{peer}_bench", options) for peer in given.peers.split()]
+    reports += [measure_peer(peer, options) for peer in given.peers.split()]
     floor = merged(floor_before, measure(sys.executable, "bench.floor", options))
     load["after"] = load_average()
 
@@ -50,8 +52,27 @@ def main() -> None:
 
 def measure(python: str, module: str, options: list[str]) -> Report:
     """Run a benchmark module and read its report; its progress goes to stderr."""
+    child = run_module(python, module, options)
+    if child.returncode != 0:
+        sys.exit(f"error: {module} ended with exit code {child.returncode}")
+    return Report.from_json(child.stdout.splitlines()[-1])
+
+
+def measure_peer(peer: str, options: list[str]) -> Report:
+    """Everything of one peer. Where a module fails, the report says so, and the others are measured all the same."""
+    python = peer_python(peer)
+    parts = [Report(peer)]
+    for name in PEERS[peer]:
+        child = run_module(python, f"bench.peers.{name}", options)
+        failed = Report(peer, facts={name: f"FAILED (exit code {child.returncode})"})
+        parts.append(failed if child.returncode != 0 else Report.from_json(child.stdout.splitlines()[-1]))
+    return joined(parts)
+
+
+def run_module(python: str, module: str, options: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark module to its end."""
     print(module, file=sys.stderr, flush=True)
-    child = subprocess.run(
+    return subprocess.run(
         [python, "-m", module, *options],
         check=False,
         cwd=HERE.parent,
@@ -59,9 +80,6 @@ def measure(python: str, module: str, options: list[str]) -> Report:
         text=True,
         timeout=CHILD_SECONDS_MAX,
     )
-    if child.returncode != 0:
-        sys.exit(f"error: {module} ended with exit code {child.returncode}")
-    return Report.from_json(child.stdout.splitlines()[-1])
 
 
 def peer_python(peer: str) -> str:

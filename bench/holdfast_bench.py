@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import itertools
 import os
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -27,7 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from bench import workloads
-from bench.measuring import Bench, Report, add_arguments, checked_directory, empty_directory, stopwatch
+from bench.measuring import (
+    Bench,
+    Report,
+    add_arguments,
+    checked_directory,
+    copied_directory,
+    empty_directory,
+    stopwatch,
+)
 from holdfast import Holdfast, Start
 
 STEPS_EACH = 50
@@ -223,9 +230,7 @@ async def record_and_die(directory: Path, entries: int) -> None:
 
 def rebuild_us(bench: Bench, crashed: Path) -> float:
     """Microseconds from opening an app on a copy of `crashed` until its run is at the gate again."""
-    with empty_directory(bench.directory) as parent:
-        directory = parent / "copy"
-        shutil.copytree(crashed, directory)
+    with copied_directory(crashed, bench.directory) as directory:
         reached_ns: list[int] = []
         workloads.at_gate[:] = [lambda: reached_ns.append(time.perf_counter_ns())]
         began_ns = time.perf_counter_ns()

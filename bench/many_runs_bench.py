@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import shutil
 import sqlite3
 import statistics
 import subprocess
@@ -19,7 +18,16 @@ from pathlib import Path
 
 from bench import workloads
 from bench.holdfast_bench import DATABASE, EXIT_AT_THE_GATE, new_app
-from bench.measuring import Bench, Report, add_arguments, checked_directory, empty_directory, stopwatch
+from bench.measuring import (
+    Bench,
+    Report,
+    add_arguments,
+    checked_directory,
+    copied_directory,
+    empty_directory,
+    resident_mb,
+    stopwatch,
+)
 from holdfast import Client, ExecutorOptions, Holdfast, Start, WorkerOptions
 
 RECOVERED = 10_000
@@ -32,13 +40,17 @@ LOOK_SECONDS = 0.5
 
 
 def main() -> None:
-    """Measure and print the report; or, as a child, record runs and die."""
+    """Measure and print the report; or, as a child, record runs and die, or tell what an open app has in memory."""
     parser = argparse.ArgumentParser(description="Many runs.")
     add_arguments(parser)
     parser.add_argument("--record-and-die", type=int, metavar="RUNS", help=argparse.SUPPRESS)
+    parser.add_argument("--open-and-tell", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.record_and_die is not None:
         asyncio.run(record_and_die(given.dir, given.record_and_die))
+    if given.open_and_tell:
+        asyncio.run(open_and_tell(given.dir))
+        return
     bench = Bench(directory=checked_directory(given.dir), repetitions=given.repetitions, scale=given.scale)
     report = Report("holdfast")
     measure_recovery(bench, report)
@@ -60,6 +72,7 @@ def measure_recovery(bench: Bench, report: Report) -> None:
         samples = [recovery_ms(bench, crashed, runs) for _ in range(bench.repetitions)]
     note = f"{runs} runs of {RECORDED_EACH} recorded steps, until all have begun the next"
     report.add("recovery", "ms", samples, note=note)
+    report.add("recovery_rate", "runs/s", [runs * 1_000 / sample for sample in samples], note="the same, as a rate")
 
 
 async def record_and_die(directory: Path, runs: int) -> None:
@@ -80,9 +93,7 @@ async def record_and_die(directory: Path, runs: int) -> None:
 
 def recovery_ms(bench: Bench, crashed: Path, runs: int) -> float:
     """Milliseconds of one recovery, of a copy of `crashed`."""
-    with empty_directory(bench.directory) as parent:
-        directory = parent / "copy"
-        shutil.copytree(crashed, directory)
+    with copied_directory(crashed, bench.directory) as directory:
         return asyncio.run(recover(directory, runs)) * 1_000
 
 
@@ -112,6 +123,7 @@ def measure_sleeping(bench: Bench, report: Report) -> None:
     with empty_directory(bench.directory) as directory, empty_directory(bench.directory) as empty:
         asyncio.run(park_one(directory))
         multiply(directory / DATABASE, count)
+        measure_resident_each(bench, report, directory, count)
         measure_starts_beside(report, directory, empty, repetitions=bench.repetitions)
         wake_now(directory / DATABASE)
         asyncio.run(measure_waking(report, directory, count))
@@ -143,6 +155,24 @@ def multiply(database: Path, count: int) -> None:
     connection.execute("commit")
     connection.execute("pragma wal_checkpoint(truncate)")
     connection.close()
+
+
+def measure_resident_each(bench: Bench, report: Report, directory: Path, count: int) -> None:
+    """The memory of a worker beside a million that sleep, shared out among them."""
+    arguments = ["-m", "bench.many_runs_bench", "--dir", str(directory), "--open-and-tell"]
+    samples: list[float] = []
+    for _ in range(bench.repetitions):
+        child = subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE, text=True)
+        samples.append(float(child.stdout) * 1_000 / count)
+    note = f"all that a fresh worker has, interpreter included, by {count:,} sleeping runs: they are rows"
+    report.add("resident_each", "KB", samples, note=note)
+
+
+async def open_and_tell(directory: Path) -> None:
+    """Print the memory of a worker that has opened the database and executed a run."""
+    async with new_app(directory) as app:
+        await app.run(workloads.steps, 1)
+        print(resident_mb())
 
 
 def wake_now(database: Path) -> None:
@@ -200,12 +230,6 @@ async def wait_of_new_work(client: Client, number: int) -> float:
     with stopwatch() as elapsed:
         await client.run(workloads.steps, 1, id=f"new-{number}")
     return elapsed() * 1_000
-
-
-def resident_mb() -> float:
-    """What this process has in memory, in MB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000
 
 
 if __name__ == "__main__":

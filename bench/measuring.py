@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -143,9 +144,22 @@ def empty_directory(parent: Path) -> Generator[Path, None, None]:
 
 
 @contextmanager
+def copied_directory(original: Path, parent: Path) -> Generator[Path, None, None]:
+    """A copy of `original` below `parent`, removed afterwards."""
+    with empty_directory(parent) as directory:
+        yield Path(shutil.copytree(original, directory / "copy"))
+
+
+@contextmanager
 def stopwatch() -> Generator[Callable[[], float], None, None]:
     """Gives a function: the seconds since the block began, frozen when it ends."""
     began = time.perf_counter()
     ended: float | None = None
     yield lambda: (time.perf_counter() if ended is None else ended) - began
     ended = time.perf_counter()
+
+
+def resident_mb() -> float:
+    """What this process has in memory, in MB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1_000_000

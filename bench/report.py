@@ -16,6 +16,8 @@ from pathlib import Path
 from bench.measuring import Measure, Report
 
 ENGINE = "holdfast"
+COSTS = {"us": 1_000_000, "ms": 1_000, "KB": 1}
+"""Units of which less is better, and how many of them are one of the unit that a rate is by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,15 @@ LINES = (
     Line("replay of an entry", "replay", limit=10.0),
     Line("import holdfast", "import", limit=100.0),
     Line("recovery of 10,000 runs", "recovery", limit=2_000.0),
+    Line("recovery, runs of 10 steps", "recovery_rate", peers=True),
+    Line("a sleeping run in memory", "resident_each", peers=True),
+    Line("1,000,000 runs: a page of the newest", "list_page", peers=True, limit=10.0),
+    Line("1,000,000 runs: a page of a state", "list_page_state", peers=True, limit=10.0),
+    Line("1,000,000 runs: the last page", "list_page_last", peers=True, limit=10.0),
+    Line("four processes together", "processes 4", peers=True),
+    Line("four processes, of one", "processes gain", peers=True, limit=70.0),
+    Line("four processes, slowest of fastest", "processes share", peers=True, limit=50.0),
+    Line("four processes, longest wait", "processes wait", peers=True),
     Line("1,000,000 sleeping: waking", "waking", limit=5_000),
     Line("1,000,000 sleeping: resident", "resident", limit=200.0),
     Line("1,000,000 sleeping: starts, of empty", "start_full", limit=80.0),
@@ -138,20 +149,19 @@ def peer_cell(ours: Measure | None, theirs: Measure | None) -> str:
         return "-"
     if ours is None:
         return figure(theirs)
-    factor = per_second(ours) / per_second(theirs)
-    return f"{figure(theirs)} ({factor:,.1f} x)"
+    return f"{figure(theirs)} ({merit(ours) / merit(theirs):,.1f} x)"
 
 
-def per_second(measure: Measure) -> float:
-    """A figure as a rate, so that a latency in us compares with a rate."""
-    return 1_000_000 / measure.value if measure.unit == "us" else measure.value
+def merit(measure: Measure) -> float:
+    """A figure as a rate, the more the better, so that costs compare, and a latency in us compares with a rate."""
+    return COSTS[measure.unit] / measure.value if measure.unit in COSTS else measure.value
 
 
 def figure(measure: Measure | None) -> str:
     """A value with its unit."""
     if measure is None:
         return ""
-    digits = 0 if measure.value >= 1_000 else 1 if measure.value >= 10 else 2
+    digits = 0 if measure.value >= 1_000 else 1 if measure.value >= 10 else 2 if measure.value >= 0.1 else 3
     return f"{measure.value:,.{digits}f} {measure.unit}"
 
 
@@ -217,10 +227,10 @@ def spread(measure: Measure) -> str:
 
 
 def joined(parts: list[Report]) -> Report:
-    """One report of what several processes measured of one engine."""
-    first = parts[0]
+    """One report of what several processes measured of one engine; what a later one says of the same counts."""
+    facts = {name: fact for part in parts for name, fact in part.facts.items()}
     measures = {name: measure for part in parts for name, measure in part.measures.items()}
-    return Report(engine=first.engine, facts=first.facts, measures=measures)
+    return Report(engine=parts[0].engine, facts=facts, measures=measures)
 
 
 def merged(first: Report, second: Report) -> Report:

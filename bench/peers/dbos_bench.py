@@ -1,71 +1,19 @@
-"""DBOS on SQLite, as it sets itself up: steps, runs and starts a second.
-
-DBOS needs SQLite 3.42. Where the library of the standard `sqlite3` is older, `pysqlite3` (from `pysqlite3-binary`)
-takes its name before anything imports it. DBOS chooses its own journal mode; the report says which, and how it syncs.
-Steps are measured in a `def` workflow with `def` steps and in an `async def` workflow with `async def` steps: the
-faster is kept.
-"""
+"""DBOS on SQLite: steps, runs and starts a second."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
-import statistics
-import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-SQLITE_NEEDED = (3, 42, 0)
-
-if sqlite3.sqlite_version_info < SQLITE_NEEDED:
-    import pysqlite3
-    import pysqlite3.dbapi2
-
-    sys.modules["sqlite3"] = pysqlite3
-    sys.modules["sqlite3.dbapi2"] = pysqlite3.dbapi2
-
-import sqlalchemy  # noqa: E402
-from dbos import DBOS  # noqa: E402
-
-from bench.measuring import Report, bench_from_arguments, stopwatch  # noqa: E402
+from bench.measuring import Report, bench_from_arguments, stopwatch
+from bench.peers.dbos_app import DBOS, QUEUE, best, launched, remember_pragmas, steps, steps_async
 
 CONCURRENT_RUNS = 50
 STEPS_EACH = 10
-QUEUE = "bench"
 IDLE_QUEUE = "nobody-listens"
-
-
-@DBOS.step()
-def tick(number: int) -> int:
-    """The smallest step."""
-    return number + 1
-
-
-@DBOS.workflow()
-def steps(count: int) -> int:
-    """A run of `count` steps."""
-    number = 0
-    for _ in range(count):
-        number = tick(number)
-    return number
-
-
-@DBOS.step()
-async def tick_async(number: int) -> int:
-    """The smallest step, on the event loop."""
-    return number + 1
-
-
-@DBOS.workflow()
-async def steps_async(count: int) -> int:
-    """A run of `count` steps, on the event loop."""
-    number = 0
-    for _ in range(count):
-        number = await tick_async(number)
-    return number
 
 
 def main() -> None:
@@ -75,7 +23,7 @@ def main() -> None:
     report = Report("dbos", facts={"version": version("dbos")})
 
     def fresh(measure: Callable[[], float]) -> list[float]:
-        return bench.samples(lambda directory: launched(directory, measure, report))
+        return bench.samples(lambda directory: launched_sample(directory, measure, report))
 
     single = bench.count(500)
     best(report, "sequential", "steps/s", single_notes(single, fresh))
@@ -103,38 +51,11 @@ def concurrent_notes(fresh: Callable[[Callable[[], float]], list[float]]) -> dic
     }
 
 
-def best(report: Report, name: str, unit: str, ways: dict[str, list[float]]) -> None:
-    """Keep the fastest of several ways to do the same."""
-    note = max(ways, key=lambda way: statistics.median(ways[way]))
-    report.add(name, unit, ways[note], note=note)
-
-
-def launched(directory: Path, measure: Callable[[], float], report: Report) -> float:
+def launched_sample(directory: Path, measure: Callable[[], float], report: Report) -> float:
     """Take `measure` with DBOS launched on a fresh database."""
-    config: dict[str, Any] = {
-        "name": "bench",
-        "system_database_url": f"sqlite:///{directory / 'dbos.db'}",
-        "log_level": "ERROR",
-    }
-    dbos = DBOS(config=config)  # type: ignore[arg-type]
-    DBOS.launch()
-    try:
-        DBOS.register_queue(QUEUE, polling_interval_sec=0.01)
+    with launched(directory) as dbos:
         remember_pragmas(dbos, report)
         return measure()
-    finally:
-        DBOS.destroy()
-
-
-def remember_pragmas(dbos: Any, report: Report) -> None:
-    """Ask DBOS's own connection how it is set up."""
-    with dbos._sys_db.engine.connect() as connection:
-        for fact, query in {
-            "sqlite": "select sqlite_version()",
-            "journal_mode": "pragma journal_mode",
-            "synchronous": "pragma synchronous",
-        }.items():
-            report.facts[fact] = connection.execute(sqlalchemy.text(query)).scalar()
 
 
 def one_run(count: int) -> float:
