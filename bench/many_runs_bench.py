@@ -37,6 +37,8 @@ WAKING_SECONDS = 10.0
 STARTS_A_CALL = 1_000
 CALLS = 20
 LOOK_SECONDS = 0.5
+PAGE = 20
+PAGES = 20
 
 
 def main() -> None:
@@ -124,6 +126,7 @@ def measure_sleeping(bench: Bench, report: Report) -> None:
         asyncio.run(park_one(directory))
         multiply(directory / DATABASE, count)
         measure_resident_each(bench, report, directory, count)
+        asyncio.run(measure_list_page(bench, report, directory, count))
         measure_starts_beside(report, directory, empty, repetitions=bench.repetitions)
         wake_now(directory / DATABASE)
         asyncio.run(measure_waking(report, directory, count))
@@ -173,6 +176,20 @@ async def open_and_tell(directory: Path) -> None:
     async with new_app(directory) as app:
         await app.run(workloads.steps, 1)
         print(resident_mb())
+
+
+async def measure_list_page(bench: Bench, report: Report, directory: Path, count: int) -> None:
+    """A page of the newest of a million; each sample is the median of some."""
+    async with new_app(directory).client() as client:
+        samples = [statistics.median([await page_ms(client) for _ in range(PAGES)]) for _ in range(bench.repetitions)]
+    report.add("list_page", "ms", samples, note=f"the newest {PAGE} of {count:,}")
+
+
+async def page_ms(client: Client) -> float:
+    """Milliseconds of one page."""
+    with stopwatch() as elapsed:
+        await client.list(limit=PAGE)
+    return elapsed() * 1_000
 
 
 def wake_now(database: Path) -> None:

@@ -56,17 +56,14 @@ LINES = (
     Line("1,000,000 runs: a page of the newest", "list_page", peers=True, limit=10.0),
     Line("1,000,000 runs: a page of a state", "list_page_state", peers=True, limit=10.0),
     Line("1,000,000 runs: the last page", "list_page_last", peers=True, limit=10.0),
-    Line("four processes together", "processes 4", peers=True),
-    Line("four processes, of one", "processes gain", peers=True, limit=70.0),
-    Line("four processes, slowest of fastest", "processes share", peers=True, limit=50.0),
-    Line("four processes, longest wait", "processes wait", peers=True),
     Line("1,000,000 sleeping: waking", "waking", limit=5_000),
     Line("1,000,000 sleeping: resident", "resident", limit=200.0),
     Line("1,000,000 sleeping: starts, of empty", "start_full", limit=80.0),
     Line("1,000,000 due: new work", "new_work"),
-    Line("4 processes on a file, of one", "processes_gain", limit=70.0),
-    Line("4 processes: slowest of fastest", "processes_share", limit=50.0),
-    Line("4 processes: longest wait", "processes_wait"),
+    Line("4 processes on a file", "processes_4", peers=True),
+    Line("4 processes on a file, of one", "processes_gain", peers=True, limit=70.0),
+    Line("4 processes: slowest of fastest", "processes_share", peers=True, limit=50.0),
+    Line("4 processes: longest wait", "processes_wait", peers=True),
     Line("start seen by another process", "event_start", limit=20.0),
     Line("finish seen by another process", "event_finish", limit=20.0),
     Line("cancel seen by another process", "event_cancel", limit=20.0),
@@ -144,10 +141,10 @@ def table_row(line: Line, reports: list[Report], peers: list[Report]) -> list[st
 
 
 def peer_cell(ours: Measure | None, theirs: Measure | None) -> str:
-    """A peer's figure, and how many times better ours is."""
+    """A peer's figure, and how many times better ours is; a share stands for itself."""
     if theirs is None:
         return "-"
-    if ours is None:
+    if ours is None or theirs.unit == "%" or 0 in (ours.value, theirs.value):
         return figure(theirs)
     return f"{figure(theirs)} ({merit(ours) / merit(theirs):,.1f} x)"
 
@@ -166,11 +163,11 @@ def figure(measure: Measure | None) -> str:
 
 
 def target_text(line: Line, ours: Measure | None) -> str:
-    """The target in words."""
-    if line.limit is None:
+    """The target in words; its unit is that of our figure."""
+    if line.limit is None or ours is None:
         return ""
     sign = "<=" if is_upper_bound(line, ours) else ">="
-    unit = "x floor" if line.of_floor else ours.unit if ours else ""
+    unit = "x floor" if line.of_floor else ours.unit
     aim = f" (aim {line.aim:,g})" if line.aim is not None else ""
     return f"{sign} {line.limit:,g} {unit}{aim}"
 

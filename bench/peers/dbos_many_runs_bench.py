@@ -1,7 +1,8 @@
 """What many workflows cost DBOS on SQLite: recovery, a list page over a million, and those that sleep.
 
 - *recovery* has fewer runs than ours and is compared by runs a second. At its launch DBOS puts what its executor left
-  behind back into an internal queue, a commit each, and takes it from there at its next look, once a second.
+  behind back into an internal queue, a commit each, and takes it from there at its next look, once a second. The rate
+  does not grow with the number: 1,500 came back no faster than 400.
 - *a list page* is over a million rows of one real workflow, multiplied by SQL, and is read without inputs and outputs.
 - *a million sleeping runs* cannot be measured: a workflow in `DBOS.sleep` keeps its thread, or its task with all that
   belongs to it, until it wakes, and a restart brings all of them back into memory. What one costs is measured with a
@@ -106,7 +107,7 @@ def leave(**found: float) -> None:
 
 def measure_recovery(bench: Bench, report: Report) -> None:
     """From launching until each run of a dead process has begun its next step."""
-    runs = bench.count(RECOVERED)
+    runs = max(RECOVERED // 4, bench.count(RECOVERED))  # few would measure its polling
     shape = f"{runs} runs of {RECORDED_EACH} recorded steps, until all have begun the next"
     ways = {f"{shape}, {way}": recovery_rates(bench, way, runs) for way in WAYS}
     best(report, "recovery_rate", "runs/s", ways)
@@ -179,7 +180,7 @@ def wait_until(done: Callable[[], bool]) -> None:
 
 def measure_sleeping(bench: Bench, report: Report) -> None:
     """What a sleeping workflow adds to the memory of its process, both ways."""
-    runs = bench.count(SLEEPING)
+    runs = max(SLEEPING // 3, bench.count(SLEEPING))  # few would measure what the first one loads
     ways: dict[str, list[float]] = {}
     for way in WAYS:
         found = [sleeping(bench, way, runs) for _ in range(bench.repetitions)]

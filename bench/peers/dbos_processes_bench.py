@@ -61,7 +61,7 @@ def main() -> None:
 
 def measure_processes(bench: Bench, report: Report) -> None:
     """Rates of one process and of several, taken in turns so that a machine that slows down slows both."""
-    runs = bench.count(RUNS)
+    runs = max(RUNS // 2, bench.count(RUNS))  # few would never all be at work
     taken: dict[int, list[Together]] = {processes: [] for processes in PROCESSES}
     for _ in range(bench.repetitions):
         for processes in PROCESSES:
@@ -69,15 +69,15 @@ def measure_processes(bench: Bench, report: Report) -> None:
                 taken[processes].append(together(directory, processes, runs))
     for processes, samples in taken.items():
         note = f"{runs} runs of {STEPS_EACH} steps, split among {processes}; {troubles(samples)}"
-        report.add(f"processes {processes}", "steps/s", [sample.rate for sample in samples], note=note)
+        report.add(f"processes_{processes}", "steps/s", [sample.rate for sample in samples], note=note)
     most = PROCESSES[-1]
     pairs = zip(taken[most], taken[1], strict=True)
     note = f"steps/s of {most} processes by those of one"
-    report.add("processes gain", "%", [100 * many.rate / one.rate for many, one in pairs], note=note)
+    report.add("processes_gain", "%", [100 * many.rate / one.rate for many, one in pairs], note=note)
     note = f"the slowest of {most} by the fastest, while all work"
-    report.add("processes share", "%", [100 * sample.share for sample in taken[most]], note=note)
+    report.add("processes_share", "%", [100 * sample.share for sample in taken[most]], note=note)
     note = f"longest time without a step in one of {most}"
-    report.add("processes wait", "ms", [sample.wait_ms for sample in taken[most]], note=note)
+    report.add("processes_wait", "ms", [sample.wait_ms for sample in taken[most]], note=note)
 
 
 def troubles(samples: list[Together]) -> str:
