@@ -61,7 +61,7 @@ def main() -> None:
 
 def measure_processes(bench: Bench, report: Report) -> None:
     """Rates of one process and of several, taken in turns so that a machine that slows down slows both."""
-    runs = max(RUNS // 2, bench.count(RUNS))  # few would never all be at work
+    runs = max(RUNS, bench.count(RUNS))  # few would not all be at work at once
     taken: dict[int, list[Together]] = {processes: [] for processes in PROCESSES}
     for _ in range(bench.repetitions):
         for processes in PROCESSES:
