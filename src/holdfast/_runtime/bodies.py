@@ -4,13 +4,27 @@ A body knows nothing of histories or records. It turns what the function does in
 `finished` on the event loop, exactly once, unless it was abandoned. An abandoned body is one that nobody waits for: the
 workflow gave the step up, or the run leaves this process. An `async def` body is then cancelled; a `def` body goes on
 in its thread, and what it returns is dropped.
+
+**A `CancelledError` that leaves a body** has one of three origins, and only the first is no outcome:
+
+- *From outside*: the end of `asyncio.run`, which cancels every task, or a supervisor of the application. The body was
+  *interrupted*: the run leaves this process, and the step runs again later.
+- *By the step itself*: it cancelled its own task. `BodyTask` sees who asks: whatever a body calls, starts or schedules
+  inherits its context, so code for which `executing` is this very call belongs to the step, and no other code does.
+- *By nobody*: the task was never cancelled; the body raised the error, or awaited something that was cancelled.
+
+The last two are failures like any other (`StepFailed`), retried by the step's policy. Otherwise such a step would be
+released and tried again for ever, and its run would never end. Code of the step may hide its context, as a
+connection pool does whose own task cancels those that use it. So an interruption counts once: when the same step
+is interrupted again in this process, which evidently goes on, that attempt has failed. A process that really stops
+never sees a second one, and workers can at most pass a step on once each.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any
 
@@ -28,6 +42,7 @@ class Body(StepOutcome):
     Attributes:
         again: once it has failed, whether the step's policy wants another attempt.
         abandoned: nobody waits for it.
+        interrupted: it was cancelled from outside and has no outcome.
     """
 
     __slots__ = ("abandoned", "again", "call", "ended", "interrupted", "job", "run", "task", "timer")
@@ -40,9 +55,32 @@ class Body(StepOutcome):
         self.again = False
         self.ended = False
         self.interrupted = False
-        self.task: asyncio.Task[None] | None = None
+        self.task: BodyTask | None = None
         self.job: Job | None = None
         self.timer: Callable[[], None] | None = None
+
+
+class BodyTask(asyncio.Task[None]):
+    """The task of an `async def` body, which knows who cancels it.
+
+    Attributes:
+        begun: the body's first instruction has been reached. Asyncio would drop a task that is cancelled before that
+            without a turn, and nobody would learn of its end.
+        interrupted: code that is not the step's own has cancelled it.
+    """
+
+    __slots__ = ("begun", "call", "interrupted")
+
+    def __init__(self, body: Body, coro: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop) -> None:
+        self.begun = self.interrupted = False
+        self.call = body.call
+        super().__init__(coro, loop=loop)
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel the body; one that has not begun will see it when it does."""
+        if executing.get(None) is not self.call:
+            self.interrupted = True
+        return super().cancel(msg) if self.begun else not self.done()
 
 
 class Bodies:
@@ -63,6 +101,7 @@ class Bodies:
         self._finished = finished
         self._active_max = active_max
         self._line: deque[Body] = deque()
+        self._interrupted: set[tuple[int, int]] = set()
         self._loop = asyncio.get_running_loop()
 
     def start(self, run: Any, call: StepCall) -> Body:
@@ -84,7 +123,7 @@ class Bodies:
             body.timer()
         if body.task is not None:
             body.task.cancel()
-        elif body.job is not None:
+        elif body.job is not None and not body.ended:
             self.threads.abandon(body.job)
             self._ended()
 
@@ -101,7 +140,7 @@ class Bodies:
             call.started_at = self._now_us()
         if call.step.is_async:
             # Not loop.create_task: its checks cost as much as the task. A task factory is for the user's own tasks.
-            body.task = asyncio.Task(self._run_task(body), loop=self._loop)
+            body.task = BodyTask(body, self._run_task(body), loop=self._loop)
         else:
             self._run_thread(body)
 
@@ -118,27 +157,42 @@ class Bodies:
     # As a task.
 
     async def _run_task(self, body: Body) -> None:
-        call = body.call
+        call, task = body.call, body.task
         step = call.step
         executing.set(call)
+        assert task is not None
+        task.begun = True
         try:
+            if body.abandoned or task.interrupted:  # before it has begun
+                raise asyncio.CancelledError
             if step.timeout is None:
                 value = await step.function(*call.args, **call.kwargs)
             else:
                 value = await self._timed(call, step.timeout)
         except KeyboardInterrupt:
             raise
+        except asyncio.CancelledError as error:
+            if not (body.abandoned or self._is_interrupted(body, task)):
+                self._failed(body, _cancelled(call, error, task))
         except BaseException as error:
-            task = asyncio.current_task()
-            body.interrupted = isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
             self._failed(body, error)
         else:
             self._succeeded(body, value)
+        if self._interrupted and not body.interrupted:
+            self._interrupted.discard(_step_of(body))
         if not body.abandoned:
             self._finished(body)
         self.active -= 1
         if self._line:
             self._begin_waiting()
+
+    def _is_interrupted(self, body: Body, task: BodyTask) -> bool:
+        """Whether a cancelled body has no outcome. The second interruption of a step in a row is its failure."""
+        step = _step_of(body)
+        body.interrupted = task.interrupted and step not in self._interrupted
+        if body.interrupted:
+            self._interrupted.add(step)
+        return body.interrupted
 
     async def _timed(self, call: StepCall, seconds: float) -> Any:
         limit = asyncio.timeout(seconds)
@@ -162,6 +216,8 @@ class Bodies:
                 self._on_loop(self._start_clock, body, call.step.timeout)
             try:
                 value = context.run(call.step.function, *call.args, **call.kwargs)
+            except asyncio.CancelledError as error:
+                self._failed(body, _cancelled(call, error, None))
             except BaseException as error:
                 self._failed(body, error)
             else:
@@ -222,6 +278,27 @@ class Bodies:
         body.error = encode_failure(error)
         body.exception = decode_failure(body.error, fallback=StepFailed)
         body.finished_at = self._now_us()
+
+
+def _step_of(body: Body) -> tuple[int, int]:
+    return body.run.row.number, body.call.seq
+
+
+def _cancelled(call: StepCall, error: asyncio.CancelledError, task: BodyTask | None) -> StepFailed:
+    """What a step has failed with that was not cancelled by the engine, and yet ended in a CancelledError."""
+    if task is not None and task.interrupted:
+        reason = "was cancelled from outside for the second time, while its worker goes on"
+    elif task is not None and task.cancelling():
+        reason = "cancelled itself: code of the step called cancel() on its own task"
+    else:
+        reason = "ended in a CancelledError that nobody asked for: it raised it, or awaited something cancelled"
+    failure = StepFailed(
+        f"step {call.step.name!r}, attempt {call.attempts}, {reason}{f' ({error})' if str(error) else ''}",
+        type_name="asyncio.exceptions:CancelledError",
+        hint="catch it in the step, and raise an error that says what is wrong",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _late(call: StepCall) -> StepTimeout:
