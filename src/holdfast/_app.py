@@ -38,7 +38,7 @@ class Holdfast(Client):
         journal: bounds of the journal.
 
     Raises:
-        UsageError: the URI is wrong.
+        UsageError: the URI or an option is wrong.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Holdfast(Client):
     ) -> None:
         self.uri = find_uri(uri)
         self._parsed = parse(self.uri)
+        _check_options("worker", worker, WorkerOptions)
+        _check_options("journal", journal, JournalOptions)
         self._known: dict[str, Workflow[..., Any]] = {}
         self._worker_options = worker or WorkerOptions()
         self._journal_options = journal
@@ -114,6 +116,13 @@ class Holdfast(Client):
             journal=self._journal_options,
             worker=worker,
             retention=self._worker_options.retention,
+        )
+
+
+def _check_options(name: str, value: object, kind: type) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(
+            f"Holdfast({name}={value!r:.80}) must be a {kind.__name__}", hint=f"write {kind.__name__}(...)"
         )
 
 

@@ -20,6 +20,7 @@ from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow
 from holdfast._flow.loop import WorkflowLoop
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
+from holdfast._model.payloads import check_payload
 from holdfast._model.records import (
     CancelRequested,
     Forked,
@@ -305,7 +306,10 @@ class Client:
         text = (
             _options.raw_input(name, args, kwargs) if definition is None else definition.arguments.encode(args, kwargs)
         )
-        _options.check_size(f"the arguments of workflow {name!r}", text)
+        chars_max = engine.journal.payload_max
+        check_payload(text, f"arguments of workflow {name!r}", chars_max=chars_max)
+        if options.attributes_text is not None:
+            check_payload(options.attributes_text, "attributes", chars_max=chars_max)
         now = engine.world.now_us()
         due_at = options.due_us(now)
         fields = (
@@ -403,7 +407,10 @@ class Client:
         if args or kwargs:
             name = "the workflow" if definition is None else definition.name
             text = definition.arguments.encode(args, kwargs) if definition else _options.raw_input(name, args, kwargs)
+            check_payload(text, f"arguments of {name}", chars_max=engine.journal.payload_max)
         output = None if result is _options.UNSET else codec_for(Any).encode(result, where="result")
+        if output is not None:
+            check_payload(output, f"fork(result=...) of entry {at}", chars_max=engine.journal.payload_max)
         record = RunForked(run.id, new_id, at, text, output, engine.world.seed(), engine.world.now_us())
         answer: Forked = await engine.journal.write(record)
         if answer.problem is not None:

@@ -20,8 +20,6 @@ ATTRIBUTE_CHARS_MAX: Final = 1_000
 PRIORITY_MAX: Final = 1_000_000
 LIMIT_MAX: Final = 10_000
 SECONDS_MAX: Final = 100 * 365 * 86_400.0
-PAYLOAD_CHARS_MAX: Final = 64 * 1024 * 1024
-"""Upper bound of one payload; far below what SQLite takes, far above what a row should hold."""
 OPTION_NAMES: Final = frozenset({"id", "on_conflict", "priority", "delay", "at", "timeout", "attributes"})
 UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda _: "<not given>"})()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,15 +88,6 @@ def check_wait(timeout: object) -> None:
     """How long to wait for a result."""
     if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0):
         raise UsageError(f"result(timeout={timeout!r}) must be seconds, at least 0, or None")
-
-
-def check_size(what: str, text: str) -> None:
-    """A payload's bound."""
-    if len(text) > PAYLOAD_CHARS_MAX:
-        raise UsageError(
-            f"{what} are {len(text):,} characters as JSON; the bound is {PAYLOAD_CHARS_MAX:,}",
-            hint="store large values elsewhere and pass a reference",
-        )
 
 
 def raw_input(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

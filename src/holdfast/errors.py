@@ -3,6 +3,7 @@
 HoldfastError
 ├── UsageError                 the caller: the call, the option or the value is wrong
 │   ├── NotEncodable           a value that cannot be stored as typed JSON (also a TypeError)
+│   ├── PayloadTooLarge        a value that is too large to be stored
 │   ├── NotDecodable           stored JSON that does not fit the annotation it is read with
 │   ├── NotInRun               a workflow-only function called outside a workflow
 │   ├── NotOpen                an app or client used before it was opened or after it was closed
@@ -77,6 +78,22 @@ class NotEncodable(UsageError, TypeError):
     def __init__(self, message: str, *, path: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.path = path
+
+
+class PayloadTooLarge(UsageError, ValueError):
+    """A value is too large to be stored.
+
+    Attributes:
+        chars: how many characters it has as JSON.
+        chars_max: how many it may have.
+    """
+
+    code = "payload-too-large"
+
+    def __init__(self, message: str, *, chars: int = 0, chars_max: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.chars = chars
+        self.chars_max = chars_max
 
 
 class NotDecodable(UsageError, ValueError):

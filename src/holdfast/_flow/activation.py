@@ -21,42 +21,23 @@ import asyncio
 import random
 from asyncio import _get_running_loop, _set_running_loop
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
 from holdfast._flow.bridge import Bridge
 from holdfast._flow.calls import StepCall, StepOutcome
+from holdfast._flow.conclusion import Conclusion, conclusion_of
 from holdfast._flow.definitions import Step, Workflow
 from holdfast._flow.history import CANCEL, DEADLINE, PATCH, STEP, TIMER, History, call_line, line_of, matches
 from holdfast._flow.loop import NOBODY, RunClosing, WorkflowLoop, WorkflowTimer
-from holdfast._model.failures import decode_failure, encode_failure
-from holdfast._model.lifecycle import EntryState, RunState
+from holdfast._model.failures import decode_failure
+from holdfast._model.lifecycle import EntryState
+from holdfast._model.payloads import PAYLOAD_CHARS_MAX
 from holdfast._model.records import EntryRecorded, RunRow
-from holdfast.errors import HoldfastError, NondeterminismError, NotDecodable, RunTimeout, StepFailed, UsageError
+from holdfast.errors import HoldfastError, NondeterminismError, NotDecodable, StepFailed, UsageError
 
 OPERATIONS_MAX = 1_000_000
 """Operations of one generation of a run; past it the run fails and is told to continue as new."""
-
-
-class ContinueAsNew(BaseException):
-    """Carries the new arguments from `continue_as_new` to the engine. Not an `Exception`: nobody should eat it."""
-
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__("continue_as_new")
-        self.new_args = args
-        self.new_kwargs = kwargs
-
-
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """How the run ended: a state with its texts, or the arguments of its next generation (`continues`)."""
-
-    state: RunState | None
-    output: str | None = None
-    error: str | None = None
-    failed_at: int | None = None
-    continues: str | None = None
 
 
 class Activation:
@@ -66,9 +47,17 @@ class Activation:
         row: the run as it was claimed.
         workflow: its code.
         history: its recorded entries, in any order.
+        payload_max: characters of JSON that its result may have, and the arguments of its next generation.
     """
 
-    def __init__(self, row: RunRow, workflow: Workflow[..., Any], history: Sequence[EntryRecorded] = ()) -> None:
+    def __init__(
+        self,
+        row: RunRow,
+        workflow: Workflow[..., Any],
+        history: Sequence[EntryRecorded] = (),
+        *,
+        payload_max: int = PAYLOAD_CHARS_MAX,
+    ) -> None:
         self.row = row
         self.workflow = workflow
         self.loop = WorkflowLoop(self, salt=row.seed)
@@ -84,6 +73,7 @@ class Activation:
         self.divergence: HoldfastError | None = None
         self.cancel_kind: str | None = None
         self.unhandled_errors: list[dict[str, Any]] | None = None
+        self._payload_max = payload_max
         self._seq = 0
         self._outside = 0
         self._history = History(history) if history else None
@@ -443,56 +433,17 @@ class Activation:
     # The end.
 
     def _conclude(self, main: asyncio.Task[Any]) -> Conclusion:
-        if main.cancelled():
-            error: BaseException | None = asyncio.CancelledError(
-                "CancelledError left the workflow, but nobody cancelled it"
-            )
-        else:
-            error = main.exception()
         for call in self.steps.values():
             if not call.is_awaited():
                 self.unhandled({"message": f"ended without awaiting {call!r}, which did not count: write `await`"})
-        if isinstance(error, ContinueAsNew):
-            return self._continued(error)
-        if self.cancel_kind is not None and (error is None or isinstance(error, asyncio.CancelledError)):
-            return self._stopped(self.cancel_kind)
-        if error is not None:
-            return Conclusion(RunState.FAILED, error=encode_failure(error), failed_at=self._origin(error))
-        try:
-            output = self.workflow.result.settle(main.result(), where=f"result of workflow {self.workflow.name!r}")[0]
-        except HoldfastError as unencodable:
-            return Conclusion(RunState.FAILED, error=encode_failure(unencodable))
-        return Conclusion(RunState.SUCCEEDED, output=output)
-
-    def _continued(self, request: ContinueAsNew) -> Conclusion:
-        if self.cancel_kind is not None:
-            return self._stopped(self.cancel_kind)
-        try:
-            return Conclusion(None, continues=self.workflow.arguments.encode(request.new_args, request.new_kwargs))
-        except HoldfastError as unencodable:
-            return Conclusion(RunState.FAILED, error=encode_failure(unencodable))
-
-    def _stopped(self, kind: str) -> Conclusion:
-        if kind == CANCEL:
-            return Conclusion(RunState.CANCELLED)
-        late = RunTimeout(f"run {self.row.id!r} passed its deadline", hint="start it with a longer timeout=...")
-        return Conclusion(RunState.FAILED, error=encode_failure(late))
-
-    def _origin(self, error: BaseException) -> int | None:
-        """The ordinal of the step failure that `error` is, groups or was caused by; what `retry` goes back to."""
-        known = {id(failure): ordinal for failure, ordinal in self._failures or ()}
-        seen: set[int] = set()
-        level = [error]
-        while level:
-            found = [known[id(e)] for e in level if id(e) in known]
-            if found:
-                return min(found)
-            seen.update(id(e) for e in level)
-            related: list[BaseException | None] = []
-            for e in level:
-                related += [*e.exceptions] if isinstance(e, BaseExceptionGroup) else [e.__cause__, e.__context__]
-            level = [e for e in related if e is not None and id(e) not in seen]
-        return None
+        return conclusion_of(
+            main,
+            row=self.row,
+            workflow=self.workflow,
+            cancel_kind=self.cancel_kind,
+            failures=self._failures or (),
+            payload_max=self._payload_max,
+        )
 
 
 _new_entry = partial(tuple.__new__, EntryRecorded)  # half the cost of calling the class, on the hot path

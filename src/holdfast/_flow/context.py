@@ -18,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 from holdfast import _world
-from holdfast._flow.activation import Activation, ContinueAsNew
+from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
+from holdfast._flow.conclusion import ContinueAsNew
 from holdfast._flow.loop import WorkflowLoop
 from holdfast.errors import NotInRun, UsageError
 

@@ -35,6 +35,7 @@ from typing import Any
 
 import msgspec
 
+from holdfast._model.payloads import PAYLOAD_CHARS_MAX
 from holdfast.errors import RunFailed, StepFailed
 
 TEXT_CHARS_MAX = 16_384
@@ -54,18 +55,36 @@ _ATTRIBUTES_APART = frozenset({"__notes__", "holdfast_traceback", "holdfast_caus
 _NEVER_REBUILT = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, CancelledError)
 
 
-def encode_failure(error: BaseException) -> str:
+def encode_failure(error: BaseException, *, chars_max: int = PAYLOAD_CHARS_MAX) -> str:
     """An exception as JSON text.
 
     The keys are ``type`` (``module:QualifiedName``), ``message``, ``args`` (absent when they are not plain data),
     and unless empty ``state`` (attributes), ``traceback``, ``causes`` (``type: message`` of the members of a group,
     then of each cause, outermost first) and ``notes``. Never raises for a fault of the exception.
+
+    Args:
+        error: the exception.
+        chars_max: characters of the text, at least 4,096. What is longer is abridged: first the exception loses its
+            arguments and attributes, so that it is told and not rebuilt; then all but parts of message and traceback.
     """
     try:
-        return msgspec.json.encode(_describe(error, _Budget())).decode()
+        described = _describe(error, _Budget())
     except Exception as fault:  # a hostile class; its name is all that can be had
         reason = f"(the exception could not be described: {type(fault).__name__})"
-        return msgspec.json.encode({"type": _type_name(type(error)), "message": reason}).decode()
+        described = {"type": _type_name(type(error)), "message": reason}
+    text = msgspec.json.encode(described).decode()
+    return text if len(text) <= chars_max else _abridged(described, chars_max)
+
+
+def _abridged(described: dict[str, Any], chars_max: int) -> str:
+    """A description in fewer characters. One of the text may be six of JSON: there are two texts and a name in it."""
+    told = {key: value for key, value in described.items() if key not in ("args", "state")}
+    text = msgspec.json.encode(told).decode()
+    if len(text) <= chars_max:
+        return text
+    each = chars_max // 24
+    short = {key: _cut(told[key], each) for key in ("message", "traceback") if key in told}
+    return msgspec.json.encode({"type": told["type"][:each], **short}).decode()
 
 
 def decode_failure(text: str, *, fallback: type[StepFailed | RunFailed]) -> BaseException:

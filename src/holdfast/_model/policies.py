@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from holdfast._model.bounds import check_number
 from holdfast.errors import UsageError
 
 DELAY_SECONDS_MAX = 365 * 86_400.0
@@ -42,10 +43,10 @@ class Retry:
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or isinstance(self.attempts, bool) or self.attempts < 1:
             raise UsageError(f"Retry(attempts={self.attempts!r}) must be a whole number of at least 1")
-        _in_bounds("first_delay", self.first_delay, 0, DELAY_SECONDS_MAX)
-        _in_bounds("factor", self.factor, 1, 1000)
-        _in_bounds("max_delay", self.max_delay, 0, DELAY_SECONDS_MAX)
-        _in_bounds("jitter", self.jitter, 0, 1)
+        check_number(self, "first_delay", low=0, high=DELAY_SECONDS_MAX)
+        check_number(self, "factor", low=1, high=1000)
+        check_number(self, "max_delay", low=0, high=DELAY_SECONDS_MAX)
+        check_number(self, "jitter", low=0, high=1)
         _are_exceptions("retry_on", self.retry_on)
         _are_exceptions("give_up_on", self.give_up_on)
 
@@ -61,11 +62,6 @@ class Retry:
         growth = math.exp(min(exponent * math.log(self.factor), 700.0))
         delay = min(self.first_delay * growth, self.max_delay)
         return int(delay * (1 + self.jitter * (2 * chance - 1)) * 1_000_000)
-
-
-def _in_bounds(name: str, value: float, low: float, high: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise UsageError(f"Retry({name}={value!r}) must be a number from {low:g} to {high:g}")
 
 
 def _are_exceptions(name: str, value: object) -> None:

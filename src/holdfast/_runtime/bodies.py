@@ -31,6 +31,8 @@ from typing import Any
 from holdfast._flow.calls import StepCall, StepOutcome
 from holdfast._flow.context import executing
 from holdfast._model.failures import decode_failure, encode_failure
+from holdfast._model.payloads import check_payload
+from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.threads import Job, StepThreads
 from holdfast._world import World
 from holdfast.errors import HoldfastError, StepFailed, StepTimeout
@@ -89,17 +91,25 @@ class Bodies:
     Args:
         world: the clock.
         finished: called on the event loop with each body that has ended.
-        active_max: bodies at once; more wait in line.
-        threads_max: threads for `def` bodies.
+        options: bounds of bodies at once, of which more wait in line, and of threads for `def` bodies.
+        payload_max: characters of JSON that a result may have.
     """
 
-    def __init__(self, *, world: World, finished: Callable[[Body], object], active_max: int, threads_max: int) -> None:
-        self.threads = StepThreads(threads_max)
+    def __init__(
+        self,
+        *,
+        world: World,
+        finished: Callable[[Body], object],
+        options: ExecutorOptions,
+        payload_max: int,
+    ) -> None:
+        self.threads = StepThreads(options.threads_max)
         self.active = 0
         self._now_us = world.now_us
         self._world = world
         self._finished = finished
-        self._active_max = active_max
+        self._active_max = options.bodies_max
+        self._payload_max = payload_max
         self._line: deque[Body] = deque()
         self._interrupted: set[tuple[int, int]] = set()
         self._loop = asyncio.get_running_loop()
@@ -263,6 +273,7 @@ class Bodies:
         step = body.call.step
         try:
             body.output, body.value = step.result.settle(value, where=step.result_place)
+            check_payload(body.output, step.result_place, chars_max=self._payload_max)
         except HoldfastError as error:  # the body has done its work: another attempt would do it twice
             self._set_error(body, error)
         else:
@@ -275,7 +286,7 @@ class Bodies:
 
     def _set_error(self, body: Body, error: BaseException) -> None:
         body.value = body.output = None
-        body.error = encode_failure(error)
+        body.error = encode_failure(error, chars_max=self._payload_max)
         body.exception = decode_failure(body.error, fallback=StepFailed)
         body.finished_at = self._now_us()
 

@@ -94,9 +94,7 @@ class Executor:
         self._options = options
         self._on_ended = on_ended
         self._on_left = on_left
-        self.bodies = Bodies(
-            world=world, finished=self._finished, active_max=options.bodies_max, threads_max=options.threads_max
-        )
+        self.bodies = Bodies(world=world, finished=self._finished, options=options, payload_max=journal.payload_max)
         self._inbox: list[Body] = []
         self._pump_due = False
         self._timers = Timers(world=world, ring=self._ring)
@@ -129,7 +127,7 @@ class Executor:
         """Execute a run that this worker holds, from where its history ends."""
         if self._closed or row.number in self.live:
             return
-        activation = Activation(row, self._workflows[row.workflow], history)
+        activation = Activation(row, self._workflows[row.workflow], history, payload_max=self._journal.payload_max)
         run = self.live[row.number] = LiveRun(self, activation)
         if self._events.active:
             self._tell("run.claimed", run)

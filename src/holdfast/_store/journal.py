@@ -32,6 +32,8 @@ from itertools import repeat
 from typing import Any, Final, TypeAlias
 
 from holdfast._collector import CollectorHeld
+from holdfast._model.bounds import check_whole
+from holdfast._model.payloads import PAYLOAD_CHARS_MAX
 from holdfast._model.records import Outcome, Record
 from holdfast._store.port import Halted, RecordRefused, Store
 from holdfast._world import World
@@ -39,6 +41,13 @@ from holdfast.errors import HoldfastError, InternalError, NotOpen, StoreError
 
 _log = logging.getLogger("holdfast.engine")
 DEAF: Final = "a listener of the journal failed; the others are told all the same"
+
+RECORDS_MAX: Final = 1_000_000
+BACKOFF_MS_MAX: Final = 3_600_000
+PAYLOAD_MAX_LEAST: Final = 4_096
+"""A failure must have room for its message."""
+PAYLOAD_MAX_MOST: Final = 64 * 1024 * 1024
+"""Far below what SQLite takes in one row, even at four bytes a character."""
 
 Then: TypeAlias = Callable[[Any, BaseException | None], object]
 """Called once with a record's outcome after it is durable, or with the error that kept it out."""
@@ -52,12 +61,25 @@ class JournalOptions:
         batch_max: records in one transaction.
         intake_max: records that may wait; beyond it callers wait for room.
         backoff_first_ms, backoff_max_ms: pause after a passing failure, doubled up to the bound.
+        payload_max: characters of JSON in one payload: a workflow's arguments, its result or a step's, attributes. A
+            larger one is refused with `PayloadTooLarge`; failures are abridged to fit.
+
+    Raises:
+        UsageError: a field is out of its bounds.
     """
 
     batch_max: int = 4096
     intake_max: int = 32_768
     backoff_first_ms: int = 20
     backoff_max_ms: int = 2_000
+    payload_max: int = PAYLOAD_CHARS_MAX
+
+    def __post_init__(self) -> None:
+        check_whole(self, "batch_max", low=1, high=RECORDS_MAX)
+        check_whole(self, "intake_max", low=1, high=RECORDS_MAX)
+        check_whole(self, "backoff_first_ms", low=1, high=BACKOFF_MS_MAX)
+        check_whole(self, "backoff_max_ms", low=self.backoff_first_ms, high=BACKOFF_MS_MAX)
+        check_whole(self, "payload_max", low=PAYLOAD_MAX_LEAST, high=PAYLOAD_MAX_MOST)
 
 
 class _Batch:
@@ -148,6 +170,11 @@ class Journal:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.append(record, answering(future))
         return await future
+
+    @property
+    def payload_max(self) -> int:
+        """Characters of JSON that one payload of a record may have."""
+        return self._options.payload_max
 
     @property
     def has_room(self) -> bool:

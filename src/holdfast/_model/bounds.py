@@ -1,0 +1,45 @@
+"""Bounds of options: each class of options checks its own fields when it is made, and an error names field and bound.
+
+A frozen options class calls these from ``__post_init__``, so that a wrong value is refused where it was written and not
+an hour later by a service that sleeps for NaN seconds.
+"""
+
+from __future__ import annotations
+
+from holdfast.errors import UsageError
+
+
+def check_whole(options: object, name: str, *, low: int, high: int) -> None:
+    """Field `name` of `options` is a whole number from `low` to `high`.
+
+    Raises:
+        UsageError: names class, field, value and bounds.
+    """
+    value = getattr(options, name)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise _misfit(options, name, f"a whole number from {low:,} to {high:,}")
+
+
+def check_number(options: object, name: str, *, low: float, high: float) -> None:
+    """Field `name` of `options` is a number, not NaN, from `low` to `high`.
+
+    Raises:
+        UsageError: names class, field, value and bounds.
+    """
+    value = getattr(options, name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+        raise _misfit(options, name, f"a number from {low:g} to {high:g}")
+
+
+def check_kind(options: object, name: str, kind: type) -> None:
+    """Field `name` of `options` is a `kind`.
+
+    Raises:
+        UsageError: names class, field and value.
+    """
+    if not isinstance(getattr(options, name), kind):
+        raise _misfit(options, name, f"a {kind.__name__}")
+
+
+def _misfit(options: object, name: str, wanted: str) -> UsageError:
+    return UsageError(f"{type(options).__name__}({name}={getattr(options, name)!r:.80}) must be {wanted}")
