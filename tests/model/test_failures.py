@@ -497,7 +497,9 @@ def test_writing_near_the_end_of_the_stack_does_not_fail() -> None:
     assert sys.getrecursionlimit() > 0
 
 
-@pytest.mark.parametrize("text", ["x" * 100_000, "\x00" * 100_000, "ü\ud800" * 50_000], ids=["plain", "escaped", "lone"])
+@pytest.mark.parametrize(
+    "text", ["x" * 100_000, "\x00" * 100_000, "ü\ud800" * 50_000], ids=["plain", "escaped", "lone"]
+)
 @pytest.mark.parametrize("chars_max", [4_096, 20_000, 1_048_576])
 def test_a_failure_of_many_large_parts_is_abridged_to_its_bound(text: str, chars_max: int) -> None:
     group = ExceptionGroup(text, [ValueError(text) for _ in range(900)])

@@ -20,8 +20,9 @@ from __future__ import annotations
 import asyncio
 import random
 from asyncio import _get_running_loop, _set_running_loop
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
+from types import FrameType
 from typing import Any, NoReturn
 
 from holdfast._flow.bridge import Bridge
@@ -30,6 +31,7 @@ from holdfast._flow.conclusion import Conclusion, conclusion_of
 from holdfast._flow.definitions import Step, Workflow
 from holdfast._flow.history import CANCEL, DEADLINE, PATCH, STEP, TIMER, History, call_line, line_of, matches
 from holdfast._flow.loop import NOBODY, RunClosing, WorkflowLoop, WorkflowTimer
+from holdfast._flow.promises import Promises
 from holdfast._model.failures import decode_failure
 from holdfast._model.lifecycle import EntryState
 from holdfast._model.payloads import PAYLOAD_CHARS_MAX
@@ -82,6 +84,9 @@ class Activation:
         self._random: random.Random | None = None
         self._bridge = None if workflow.is_async else Bridge()
         self._main: asyncio.Task[Any] | None = None
+        self._promises: Promises | None = None
+        if self._bridge is not None:
+            self.loop.is_in_plain_code = self._bridge.is_inside
 
     # Driving: what the executor calls.
 
@@ -210,6 +215,8 @@ class Activation:
                 loop.close()
             finally:
                 _set_running_loop(running)
+        if self._promises is not None:
+            self._promises.break_all()
         # Cut the cycles: a run that has left is freed at once, not by the collector.
         self.steps.clear()
         self.timers.clear()
@@ -238,9 +245,17 @@ class Activation:
         self.requested.append(call)
         return call if self._bridge is None else self._bridge.wait(call)
 
-    def wait(self, awaitable: Any) -> Any:
-        """For module functions such as `sleep`: the awaitable itself, or in a sync workflow its outcome."""
-        return awaitable if self._bridge is None else self._bridge.wait(awaitable)
+    def wait(self, coroutine: Coroutine[Any, Any, Any], what: str, caller: FrameType) -> Any:
+        """For module functions such as `sleep`: the coroutine itself, or in a sync workflow its outcome.
+
+        Should the workflow forget to await it, the log says `what` and where.
+        """
+        if self._bridge is not None:
+            return self._bridge.wait(coroutine)
+        if self._promises is None:
+            self._promises = Promises()
+        self._promises.keep((coroutine, what, caller.f_code, caller.f_lineno))
+        return coroutine
 
     def timer_started(self, timer: WorkflowTimer) -> None:
         """Part of `LoopOwner`."""
@@ -433,9 +448,11 @@ class Activation:
     # The end.
 
     def _conclude(self, main: asyncio.Task[Any]) -> Conclusion:
-        for call in self.steps.values():
-            if not call.is_awaited():
-                self.unhandled({"message": f"ended without awaiting {call!r}, which did not count: write `await`"})
+        forgotten = [repr(call) for call in self.steps.values() if not call.is_awaited()]
+        if self._promises is not None:
+            forgotten += self._promises.break_all()
+        for what in forgotten:
+            self.unhandled({"message": f"ended without awaiting {what}, which did not count: write `await`"})
         return conclusion_of(
             main,
             row=self.row,

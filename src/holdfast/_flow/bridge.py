@@ -37,6 +37,10 @@ class Bridge:
                 awaited = inner.switch(outcome)
         return awaited
 
+    def is_inside(self) -> bool:
+        """Whether the calling code is the function, or called by it."""
+        return self._greenlet is not None and getcurrent() is self._greenlet
+
     def wait(self, awaitable: Awaitable[Any]) -> Any:
         """Called inside the function: suspend it until `awaitable` has its outcome, and return or raise that."""
         inner = self._greenlet

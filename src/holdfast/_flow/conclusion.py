@@ -8,17 +8,22 @@ reason; none of them leaves it pending.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import os.path
+import traceback
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from holdfast._flow.definitions import Workflow
 from holdfast._flow.history import CANCEL
+from holdfast._flow.loop import ASYNC_HINT
 from holdfast._model.failures import encode_failure
 from holdfast._model.lifecycle import RunState
 from holdfast._model.payloads import check_payload
 from holdfast._model.records import RunRow
-from holdfast.errors import HoldfastError, RunTimeout
+from holdfast.errors import HoldfastError, NotAllowedInWorkflow, RunTimeout
+
+_ASYNCIO: Final = os.path.dirname(asyncio.__file__)
 
 
 class ContinueAsNew(BaseException):
@@ -59,7 +64,7 @@ def conclusion_of(
         failures: the exceptions of steps that the workflow has seen, each with its ordinal.
         payload_max: characters of JSON that a result may have, or the arguments of the next generation.
     """
-    error = _error_of(main)
+    error = _error_of(main) if workflow.is_async else _explained(_error_of(main), workflow)
     stopped = cancel_kind is not None
     if stopped and (error is None or isinstance(error, asyncio.CancelledError | ContinueAsNew)):
         return _stopped(row, cancel_kind)
@@ -69,6 +74,7 @@ def conclusion_of(
             check_payload(continues, f"arguments of workflow {workflow.name!r}", chars_max=payload_max)
             return Conclusion(None, continues=continues)
         if error is None:
+            _refuse_awaitable(main.result(), workflow)
             place = f"result of workflow {workflow.name!r}"
             output = workflow.result.settle(main.result(), where=place)[0]
             check_payload(output, place, chars_max=payload_max)
@@ -83,6 +89,33 @@ def _error_of(main: asyncio.Task[Any]) -> BaseException | None:
     if main.cancelled():
         return asyncio.CancelledError("CancelledError left the workflow, but nobody cancelled it")
     return main.exception()
+
+
+def _explained(error: BaseException | None, workflow: Workflow[..., Any]) -> BaseException | None:
+    """In a `def` workflow: what asyncio complains of, such as a `gather` of results, in words that help."""
+    if type(error) not in (TypeError, RuntimeError) or error is None or not _is_raised_by_asyncio(error):
+        return error
+    explained = NotAllowedInWorkflow(f"asyncio was used in {workflow!r}, a `def` function: {error}", hint=ASYNC_HINT)
+    explained.__cause__ = error
+    return explained
+
+
+def _is_raised_by_asyncio(error: BaseException) -> bool:
+    place = ""
+    for frame, _line in traceback.walk_tb(error.__traceback__):
+        place = frame.f_code.co_filename
+    return place.startswith(_ASYNCIO)
+
+
+def _refuse_awaitable(result: object, workflow: Workflow[..., Any]) -> None:
+    """A `def` workflow that returns an awaitable meant to wait for it, as it would in an `async def` one."""
+    if workflow.is_async or not hasattr(result, "__await__"):
+        return
+    if isinstance(result, Coroutine):
+        result.close()
+    raise NotAllowedInWorkflow(
+        f"{workflow!r}, a `def` function, returned {result!r:.100}, which nobody awaits", hint=ASYNC_HINT
+    )
 
 
 def _stopped(row: RunRow, kind: str | None) -> Conclusion:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random as _random
+import sys
 import uuid
 from asyncio import _get_running_loop
 from collections.abc import Awaitable
@@ -97,7 +98,7 @@ def sleep(delay: float | timedelta) -> Awaitable[None]:
         raise UsageError(f"sleep({delay!r}) must be 0 to {SLEEP_SECONDS_MAX:g} seconds, or such a timedelta")
     activation = _activation()
     if activation is not None:
-        return activation.wait(asyncio.sleep(seconds))  # type: ignore[no-any-return]
+        return activation.wait(asyncio.sleep(seconds), f"sleep({delay!r})", sys._getframe(1))  # type: ignore[no-any-return]
     if _get_running_loop() is not None:
         return asyncio.sleep(seconds)
     return _world.block(seconds)

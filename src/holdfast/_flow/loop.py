@@ -47,6 +47,10 @@ TASKS_UNCHECKED_MAX = 64
 """Tasks that a loop holds before it looks which of them are done."""
 
 
+ASYNC_HINT = "sleep with holdfast.sleep(...); to do several things at once, make the workflow `async def`"
+"""The next move where asyncio was used in a `def` workflow."""
+
+
 class RunClosing(BaseException):
     """Raised in workflow code by every durable operation while its run is taken out of memory.
 
@@ -181,6 +185,9 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         owner: told of timers and of unhandled errors.
         salt: added to the hashes of tasks and futures. It must be the same in every replay of the run; that it
             differs between runs keeps CPython's global set of tasks from collisions.
+
+    Attributes:
+        is_in_plain_code: for a `def` workflow, whether its own code is what runs now: it must not start tasks.
     """
 
     def __init__(self, owner: LoopOwner, *, salt: int) -> None:
@@ -193,6 +200,7 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         self.now_us = 0
         self.closing = False
         self.halted = False
+        self.is_in_plain_code: Callable[[], bool] | None = None
         self.number = (salt & 0x3FFF_FFFF) << 32
 
     def drain(self) -> None:
@@ -252,6 +260,10 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         if self.closing:
             _close_quietly(coro)
             raise RunClosing
+        if self.is_in_plain_code is not None and self.is_in_plain_code():
+            if isinstance(coro, Coroutine):
+                coro.close()
+            raise NotAllowedInWorkflow("a task was started in a `def` workflow, which cannot await it", hint=ASYNC_HINT)
         if isinstance(coro, asyncio.Future):  # a step call, where a plain step would have given a coroutine
             return self._task_of(coro, name=name, context=context)
         task = ordered_task(coro, self._prepared, lambda each: WorkflowTask(each, loop=self))
