@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.runtime.kit import app_of, journal_of, opened, park, play, state_of, until_state, worker_of
+from tests.runtime.kit import Gate, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
-from holdfast import Holdfast, Start, sleep, step, workflow
+from holdfast import Holdfast, Retry, Start, current, sleep, step, workflow
 from holdfast._runtime.memory import Memory
 
 TOUCHED: list[str] = []
@@ -216,5 +218,46 @@ def test_new_work_passes_the_many_timers_that_are_due(tmp_path: Path) -> None:
                 assert place < 1000, f"{place} of 2000 due timers came before it"
                 while await app.count(state="succeeded") < 2001:
                     await asyncio.sleep(0.01)
+
+    play(main())
+
+
+def test_an_attempt_that_is_due_before_its_record_is_durable_waits_for_that_and_is_not_parked(tmp_path: Path) -> None:
+    """The alarm rings while another program holds the file: the body must not begin, nor the run leave without it."""
+
+    async def main() -> None:
+        gate = Gate()
+        attempts: list[int] = []
+
+        @step(retry=Retry(attempts=2, first_delay=0.01, jitter=0))
+        async def flaky() -> str:
+            attempts.append(current().attempt)
+            if len(attempts) == 1:
+                await gate()
+                raise ValueError("not yet")
+            return "done"
+
+        @workflow
+        async def flow() -> str:
+            return await flaky()
+
+        async with opened(flow, at=tmp_path / "a.db") as app:
+            run = await app.start(flow)
+            await gate.came.wait()
+            await journal_of(app).settle()
+            (live,) = worker_of(app).executor.live.values()
+            with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+                other.execute("begin immediate")
+                gate.open.set()
+                while not live.held:
+                    await asyncio.sleep(0.001)
+                assert live.undurable == 1
+                if live.quiet_since is not None:
+                    live.quiet_since = 0
+                worker_of(app).parking.park_quiet()
+                assert attempts == [1]
+                other.execute("rollback")
+            assert await run.result() == "done"
+            assert attempts == [1, 2]
 
     play(main())
