@@ -10,6 +10,7 @@ from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from holdfast._client import Client
 from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow, WorkflowDecorator
+from holdfast._model.bounds import shown
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.events import Events
 from holdfast._runtime.options import WorkerOptions
@@ -122,7 +123,7 @@ class Holdfast(Client):
 def _check_options(name: str, value: object, kind: type) -> None:
     if value is not None and not isinstance(value, kind):
         raise UsageError(
-            f"Holdfast({name}={value!r:.80}) must be a {kind.__name__}", hint=f"write {kind.__name__}(...)"
+            f"Holdfast({name}={shown(value)}) must be a {kind.__name__}", hint=f"write {kind.__name__}(...)"
         )
 
 
@@ -130,7 +131,7 @@ def find_uri(uri: str | None) -> str:
     """The database to use: the argument, `HOLDFAST_URI`, ``holdfast.toml``, ``pyproject.toml``, or the default."""
     if uri is not None:
         if not isinstance(uri, str):
-            raise UsageError(f"Holdfast({uri!r}) must be a URI", hint=f"for example {DEFAULT_URI!r}")
+            raise UsageError(f"Holdfast({shown(uri)}) must be a URI", hint=f"for example {DEFAULT_URI!r}")
         return uri
     from_environment = os.environ.get("HOLDFAST_URI")
     if from_environment:
@@ -163,4 +164,6 @@ def _workflows_of(source: object) -> list[Workflow[..., Any]]:
         if found:
             return list(found.values())
         raise UsageError(f"module {source.__name__!r} defines no workflow", hint="decorate one with @workflow")
-    raise UsageError(f"include({source!r}) takes workflows and modules", hint="decorate the function with @workflow")
+    raise UsageError(
+        f"include({shown(source)}) takes workflows and modules", hint="decorate the function with @workflow"
+    )

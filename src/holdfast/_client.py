@@ -16,8 +16,9 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 import msgspec
 
 from holdfast import _options
-from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow
+from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow, checked_name
 from holdfast._flow.loop import WorkflowLoop
+from holdfast._model.bounds import shown
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.payloads import check_payload
@@ -167,7 +168,11 @@ class Client:
             RunConflict: the id of one is taken, see `start`.
         """
         prepared: list[tuple[Start[T], Workflow[..., Any] | None, RunStarted]] = []
+        if not isinstance(starts, Iterable):
+            raise UsageError(f"start_many({shown(starts)}) takes a list of Start")
         for place, start in enumerate(starts, 1):
+            if not isinstance(start, Start):
+                raise UsageError(f"start_many: {shown(start)} is not a Start", hint="write Start(workflow, ...)")
             prepared.append((start, *self._record(start.workflow, start.args, start.kwargs, start.options)))
             if place % STARTS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -341,15 +346,15 @@ class Client:
             )
         if not isinstance(workflow, str):
             raise UsageError(
-                f"{workflow!r} is not a workflow", hint="pass a function decorated with @workflow, or a name"
+                f"{shown(workflow)} is not a workflow", hint="pass a function decorated with @workflow, or a name"
             )
         definition = self._workflows.get(workflow)
         if definition is None and (executes or self._workflows):
             near = difflib.get_close_matches(workflow, self._workflows, n=1)
             known = ", ".join(sorted(self._workflows)) or "none"
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
-            raise UnknownWorkflow(f"no workflow is called {workflow!r}", hint=hint)
-        return definition, workflow
+            raise UnknownWorkflow(f"no workflow is called {shown(workflow)}", hint=hint)
+        return definition, workflow if definition is not None else checked_name("workflow", workflow)
 
     def _handle(
         self,

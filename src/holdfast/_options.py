@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from holdfast._flow.activation import OPERATIONS_MAX
 from holdfast._flow.definitions import Workflow
+from holdfast._model.bounds import shown
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.retention import Retention
@@ -45,9 +48,9 @@ class StartOptions:
         if id is not None:
             check_id(id)
         if on_conflict not in _CONFLICTS:
-            raise UsageError(f"on_conflict={on_conflict!r} must be one of {', '.join(map(repr, _CONFLICTS))}")
+            raise UsageError(f"on_conflict={shown(on_conflict)} must be one of {', '.join(map(repr, _CONFLICTS))}")
         if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
-            raise UsageError(f"priority={priority!r} must be a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}")
+            raise UsageError(f"priority={shown(priority)} must be a whole number, -{PRIORITY_MAX} to {PRIORITY_MAX}")
         if delay is not None and at is not None:
             raise UsageError("delay and at are two ways to say the same", hint="give one of them")
         self.id = id
@@ -56,7 +59,7 @@ class StartOptions:
         self._delay_us = None if delay is None else _microseconds("delay", delay, least=0)
         self._at_us = None if at is None else instant_us("at", at)
         self.timeout_us = None if timeout is None else _microseconds("timeout", timeout, least=1)
-        self.pairs = () if not attributes else attribute_pairs(attributes)
+        self.pairs = () if attributes is None else attribute_pairs(attributes)
         self.attributes_text = None if not attributes else codec_for(Any).encode(dict(attributes), where="attributes")
 
     def due_us(self, now: int) -> int | None:
@@ -69,32 +72,44 @@ class StartOptions:
 def check_id(run_id: object) -> None:
     """A run's id: 1 to 200 characters, none of them a control character."""
     if not isinstance(run_id, str) or not 1 <= len(run_id) <= ID_CHARS_MAX or not run_id.isprintable():
-        raise UsageError(f"id={run_id!r:.80} must be a string of 1 to {ID_CHARS_MAX} printable characters")
+        raise UsageError(f"id={shown(run_id)} must be a string of 1 to {ID_CHARS_MAX} printable characters")
 
 
 def check_at(at: object) -> None:
     """A fork's entry."""
-    if type(at) is not int or at < 1:
-        raise UsageError(f"fork(at={at!r}) must be the number of an entry, at least 1")
+    if type(at) is not int or not 1 <= at <= OPERATIONS_MAX:
+        raise UsageError(f"fork(at={shown(at)}) must be the number of an entry, 1 to {OPERATIONS_MAX:,}")
+
+
+def call_of(args: object, kwargs: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A fork's arguments."""
+    if not isinstance(args, Sequence) or isinstance(args, str | bytes):
+        raise UsageError(f"fork(args={shown(args)}) must be a list or a tuple of arguments")
+    if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
+        raise UsageError(f"fork(kwargs={shown(kwargs)}) must be a mapping of names to arguments")
+    return tuple(args), dict(kwargs or {})
 
 
 def check_limit(limit: object) -> None:
     """A listing's bound."""
     if type(limit) is not int or not 1 <= limit <= LIMIT_MAX:
-        raise UsageError(f"limit={limit!r} must be a whole number from 1 to {LIMIT_MAX}")
+        raise UsageError(f"limit={shown(limit)} must be a whole number from 1 to {LIMIT_MAX}")
 
 
 def check_wait(timeout: object) -> None:
     """How long to wait for a result."""
-    if timeout is not None and (not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0):
-        raise UsageError(f"result(timeout={timeout!r}) must be seconds, at least 0, or None")
+    if timeout is not None and not _is_seconds(timeout):
+        raise UsageError(
+            f"result(timeout={shown(timeout)}) must be seconds, 0 to {SECONDS_MAX:g}",
+            hint="None waits for as long as it takes",
+        )
 
 
 def raw_input(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """The input of a workflow whose code is not known here: keyword arguments as they are."""
     if args:
         raise UsageError(
-            f"workflow {name!r} is not known here, so its parameters have no names",
+            f"workflow {shown(name)} is not known here, so its parameters have no names",
             hint="pass keyword arguments",
         )
     return codec_for(Any).encode(kwargs, where=name)
@@ -103,17 +118,18 @@ def raw_input(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 def attribute_pairs(attributes: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
     """Attributes as rows; booleans become 0 and 1."""
     if not isinstance(attributes, Mapping) or len(attributes) > ATTRIBUTES_MAX:
-        raise UsageError(f"attributes must be a mapping of at most {ATTRIBUTES_MAX} names, not {attributes!r:.80}")
+        raise UsageError(f"attributes must be a mapping of at most {ATTRIBUTES_MAX} names, not {shown(attributes)}")
     pairs: list[tuple[str, str | int | float]] = []
     for key, value in attributes.items():
         if not isinstance(key, str) or not 1 <= len(key) <= ID_CHARS_MAX or not key.isprintable():
-            raise UsageError(f"attributes: {key!r:.80} must be a name of 1 to {ID_CHARS_MAX} printable characters")
-        if not isinstance(value, str | int | float) or value != value:
-            raise UsageError(f"attributes[{key!r}]={value!r:.80} must be a string, a number or a boolean")
-        if isinstance(value, str) and len(value) > ATTRIBUTE_CHARS_MAX:
-            raise UsageError(f"attributes[{key!r}] has {len(value)} characters; the bound is {ATTRIBUTE_CHARS_MAX}")
+            raise UsageError(f"attributes: {shown(key)} must be a name of 1 to {ID_CHARS_MAX} printable characters")
+        place = f"attributes[{shown(key)}]"
+        if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+            raise UsageError(f"{place}={shown(value)} must be a string, a finite number or a boolean")
+        if isinstance(value, str):
+            _check_text(place, value, chars_max=ATTRIBUTE_CHARS_MAX)
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise UsageError(f"attributes[{key!r}]={value!r:.80} does not fit 64 bits", hint="store it as text")
+            raise UsageError(f"{place}={shown(value)} does not fit 64 bits", hint="store it as text")
         pairs.append((key, int(value) if isinstance(value, bool) else value))
     return tuple(pairs)
 
@@ -130,7 +146,7 @@ def query_of(
     return RunQuery(
         states=_states(state),
         workflow=workflow.name if isinstance(workflow, Workflow) else _text_or_none("workflow", workflow),
-        attributes=() if not attributes else attribute_pairs(attributes),
+        attributes=() if attributes is None else attribute_pairs(attributes),
         id_prefix=_text_or_none("id_prefix", id_prefix),
         created_from=None if created_from is None else instant_us("created_from", created_from),
         created_before=None if created_before is None else instant_us("created_before", created_before),
@@ -184,9 +200,9 @@ class PruneOptions:
 
 def instant_us(name: str, value: object) -> int:
     """An aware datetime as microseconds UTC."""
-    if not isinstance(value, datetime) or value.tzinfo is None:
+    if not isinstance(value, datetime) or value.utcoffset() is None:
         raise UsageError(
-            f"{name}={value!r} must be a datetime with a time zone",
+            f"{name}={shown(value)} must be a datetime with a time zone",
             hint="for example datetime.now(UTC) + timedelta(...)",
         )
     return (value - _EPOCH) // timedelta(microseconds=1)
@@ -195,13 +211,15 @@ def instant_us(name: str, value: object) -> int:
 def _states(state: str | Iterable[str] | None) -> tuple[str, ...]:
     if state is None:
         return ()
+    if not isinstance(state, Iterable):
+        raise UsageError(f"state={shown(state)} must be the name of a state, or several")
     known = [s.value for s in RunState]
     states = (state,) if isinstance(state, str) else tuple(state)
     for name in states:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
+        if not isinstance(name, str) or name not in known:
+            near = difflib.get_close_matches(shown(name).strip("'"), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
-            raise UsageError(f"{name!r} is not a state of a run", hint=hint)
+            raise UsageError(f"{shown(name)} is not a state of a run", hint=hint)
     return tuple(str(name) for name in states)
 
 
@@ -218,16 +236,30 @@ def _ended_states(states: object) -> tuple[str, ...]:
 
 
 def _text_or_none(name: str, value: object) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise UsageError(f"{name}={value!r} must be a string")
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise UsageError(f"{name}={shown(value)} must be a string")
+    _check_text(name, value, chars_max=ATTRIBUTE_CHARS_MAX)
     return value
+
+
+def _check_text(place: str, text: str, *, chars_max: int) -> None:
+    if len(text) > chars_max:
+        raise UsageError(f"{place} has {len(text):,} characters; the bound is {chars_max:,}")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise UsageError(f"{place}={shown(text)} holds a lone surrogate, which UTF-8 does not have")
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= SECONDS_MAX
 
 
 def _microseconds(name: str, value: object, *, least: int) -> int:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= SECONDS_MAX:
-        raise UsageError(f"{name}={value!r} must be seconds, 0 to {SECONDS_MAX:g}, or such a timedelta")
-    microseconds = int(seconds * 1_000_000)
+    if not _is_seconds(seconds):
+        raise UsageError(f"{name}={shown(value)} must be seconds, 0 to {SECONDS_MAX:g}, or such a timedelta")
+    microseconds = int(seconds * 1_000_000)  # type: ignore[operator]
     if microseconds < least:
-        raise UsageError(f"{name}={value!r} must be more than 0")
+        raise UsageError(f"{name}={shown(value)} must be more than 0")
     return microseconds

@@ -253,4 +253,5 @@ class Run(Generic[T]):
             RunConflict: the new id is taken.
             UsageError: there is no such entry, or the arguments do not fit.
         """
-        return await self._client._fork(self, at=at, id=id, result=result, args=tuple(args), kwargs=dict(kwargs or {}))
+        given, named = _options.call_of(args, kwargs)
+        return await self._client._fork(self, at=at, id=id, result=result, args=given, kwargs=named)

@@ -15,9 +15,9 @@ from holdfast import (
     Retry,
     RunCancelled,
     StepFailed,
+    UsageError,
     continue_as_new,
     current,
-    sleep,
     step,
     workflow,
 )
@@ -212,24 +212,27 @@ def test_code_that_no_longer_matches_blocks_the_run_until_it_does(tmp_path: Path
     async def new() -> int:
         return 2
 
-    def flow_of(code: Any) -> Any:
-        @workflow(name="flow")
-        async def flow() -> int:
-            value: int = await code()
-            await sleep(0.01)
-            return value
-
-        return flow
-
     async def main() -> None:
-        path = tmp_path / "a.db"
+        path, gate = tmp_path / "a.db", Gate()
+
+        @step
+        async def wait() -> None:
+            await gate()
+
+        def flow_of(code: Any) -> Any:
+            @workflow(name="flow")
+            async def flow() -> int:
+                value: int = await code()
+                await wait()
+                return value
+
+            return flow
+
         first, second = flow_of(old), flow_of(new)
-        async with opened(first, at=path) as app:
+        async with opened(first, at=path, stop_timeout=0) as app:
             await app.start(first, id="r")
-            while not await app.get("r").history():
-                await journal_of(app).settle()
-            worker_of(app).executor.release_all()
-            await journal_of(app).settle()
+            await gate.came.wait()
+        gate.open.set()
         async with opened(second, at=path) as app:
             await until_state(app, "r", "blocked")
             described = await app.get("r").describe()
@@ -396,5 +399,29 @@ def test_an_app_used_inside_a_workflow_is_refused_with_the_way_out() -> None:
                 return "it worked"
 
             assert "do it in a step" in await app.run(outer)
+
+    play(main())
+
+
+def test_a_step_whose_result_could_not_be_stored_is_refused_before_its_body_runs() -> None:
+    did: list[str] = []
+
+    class Connection:
+        pass
+
+    @step
+    async def connect() -> Connection:
+        did.append("connected")
+        return Connection()
+
+    @workflow
+    async def flow() -> None:
+        await connect()
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            with pytest.raises(UsageError, match="result of step 'connect'"):
+                await app.run(flow)
+            assert did == []
 
     play(main())

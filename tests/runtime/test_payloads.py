@@ -11,6 +11,7 @@ from tests.runtime.kit import opened, play
 from holdfast import (
     Holdfast,
     JournalOptions,
+    NotEncodable,
     PayloadTooLarge,
     Retry,
     Start,
@@ -207,5 +208,34 @@ def test_a_history_that_was_written_under_a_larger_bound_is_read_all_the_same(tm
         async with app:
             assert await app.get("r").result() == 10_000
             assert did == [1]
+
+    play(main())
+
+
+def test_a_result_that_readers_could_not_decode_fails_its_step_and_listings_go_on() -> None:
+    def nested(levels: int) -> Any:
+        value: Any = "bottom"
+        for _ in range(levels):
+            value = [value]
+        return value
+
+    @step
+    async def deep(levels: int) -> Any:
+        return nested(levels)
+
+    @workflow
+    async def flow(levels: int) -> Any:
+        return await deep(levels)
+
+    async def far_down(frames: int, look: Any) -> Any:
+        return await look() if frames == 0 else await far_down(frames - 1, look)
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            assert await app.run(flow, 150) == nested(150)
+            for levels in (700, 900, 5_000):
+                with pytest.raises(NotEncodable, match=r"result of step 'deep'.* cannot be stored: it is nested"):
+                    await app.run(flow, levels)
+            assert len(await far_down(300, app.list)) == 4
 
     play(main())

@@ -329,3 +329,35 @@ def test_a_lease_that_has_lapsed_by_a_steady_clock_is_the_end_of_its_worker(tmp_
                     await first.start(ones)
 
     play(main())
+
+
+def test_an_app_whose_closing_is_cancelled_lets_go_of_its_lock_so_that_others_take_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> str:
+            if gate.visits == 0:
+                await gate()
+            return "once more"
+
+        @workflow
+        async def flow() -> str:
+            return await wait()
+
+        app = app_of(flow, at=tmp_path / "a.db", stop_timeout=3600)
+        await app.__aenter__()
+        executor = worker_of(app).executor
+        await app.start(flow, id="r")
+        await gate.came.wait()
+        closing = asyncio.create_task(app.__aexit__(None, None, None))
+        (live,) = executor.live.values()
+        while live.leaving is None:
+            await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        async with opened(flow, at=tmp_path / "a.db") as other:
+            assert await other.get("r").result() == "once more"
+
+    play(main())

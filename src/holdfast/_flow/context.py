@@ -23,6 +23,7 @@ from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._flow.conclusion import ContinueAsNew
 from holdfast._flow.loop import WorkflowLoop
+from holdfast._model.bounds import shown
 from holdfast.errors import NotInRun, UsageError
 
 SLEEP_SECONDS_MAX = 100 * 365 * 86_400.0
@@ -95,7 +96,7 @@ def sleep(delay: float | timedelta) -> Awaitable[None]:
     """
     seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= SLEEP_SECONDS_MAX:
-        raise UsageError(f"sleep({delay!r}) must be 0 to {SLEEP_SECONDS_MAX:g} seconds, or such a timedelta")
+        raise UsageError(f"sleep({shown(delay)}) must be 0 to {SLEEP_SECONDS_MAX:g} seconds, or such a timedelta")
     activation = _activation()
     if activation is not None:
         return activation.wait(asyncio.sleep(seconds), f"sleep({delay!r})", sys._getframe(1))  # type: ignore[no-any-return]
@@ -139,7 +140,7 @@ def patched(name: str) -> bool:
         UsageError: `name` is not a non-empty string.
     """
     if not isinstance(name, str) or not name:
-        raise UsageError(f"patched({name!r}) needs a name for the change")
+        raise UsageError(f"patched({shown(name)}) needs a name for the change")
     return _inside("patched").patched(name)
 
 

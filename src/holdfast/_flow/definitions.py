@@ -16,6 +16,7 @@ from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from holdfast._flow.loop import WorkflowLoop
 from holdfast._model.arguments import Arguments, annotations_of
+from holdfast._model.bounds import shown
 from holdfast._model.codec import Codec, codec_for
 from holdfast._model.policies import NO_RETRY, Retry
 from holdfast.errors import NotAllowedInWorkflow, UsageError
@@ -25,7 +26,7 @@ R = TypeVar("R")
 
 NAME_CHARS_MAX: Final = 200
 STEP_SECONDS_MAX: Final = 30 * 86_400.0
-_NAME = re.compile(r"[^\x00-\x20\x7f]+")
+_NAME = re.compile(r"[^\x00-\x20\x7f\ud800-\udfff]+")
 
 
 class _Definition(Generic[P, R]):
@@ -35,7 +36,7 @@ class _Definition(Generic[P, R]):
 
     def __init__(self, function: Callable[P, Any], *, name: str | None) -> None:
         self.function = function
-        self.name = _checked_name(self.kind, name if name is not None else getattr(function, "__name__", ""))
+        self.name = checked_name(self.kind, name if name is not None else getattr(function, "__name__", ""))
         self.is_async = inspect.iscoroutinefunction(function)
         self.arguments = Arguments(function)
         update_wrapper(self, function)  # type: ignore[arg-type]
@@ -170,10 +171,10 @@ def step(
         UsageError: wrong options, or something that is not a function.
     """
     if retry is not None and not isinstance(retry, Retry):
-        raise UsageError(f"@step(retry={retry!r}) must be a Retry", hint="write retry=Retry(attempts=5)")
+        raise UsageError(f"@step(retry={shown(retry)}) must be a Retry", hint="write retry=Retry(attempts=5)")
     if timeout is not None and not _is_seconds(timeout):
         raise UsageError(
-            f"@step(timeout={timeout!r}) must be seconds, more than 0 and at most {STEP_SECONDS_MAX:g} (30 days)"
+            f"@step(timeout={shown(timeout)}) must be seconds, more than 0 and at most {STEP_SECONDS_MAX:g} (30 days)"
         )
     decorate = _StepDecorator(name=name, retry=retry or NO_RETRY, timeout=timeout)
     return decorate if function is None else decorate(function)
@@ -221,10 +222,15 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
     return decorate if function is None else decorate(function)
 
 
-def _checked_name(kind: str, name: object) -> str:
+def checked_name(kind: str, name: object) -> str:
+    """The name of a step or workflow, if it can be one.
+
+    Raises:
+        UsageError: it cannot.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > NAME_CHARS_MAX:
         raise UsageError(
-            f"{name!r} cannot name a {kind}: a name has 1 to {NAME_CHARS_MAX} characters without white space",
+            f"{shown(name)} cannot name a {kind}: a name has 1 to {NAME_CHARS_MAX} characters without white space",
             hint=f'give one: @{kind}(name="...")',
         )
     return name
@@ -235,7 +241,7 @@ def _check_function(kind: str, function: object) -> None:
         raise UsageError(f"@{kind} on {function!r}, which is a {function.kind} already")
     if not inspect.isfunction(function):
         raise UsageError(
-            f"@{kind} needs a function, not {function!r}",
+            f"@{kind} needs a function, not {shown(function)}",
             hint="decorate a `def` or an `async def` at module level; wrap a method or a callable object in one",
         )
     first = next(iter(inspect.signature(function).parameters), "")

@@ -6,7 +6,20 @@ an hour later by a service that sleeps for NaN seconds.
 
 from __future__ import annotations
 
+from typing import Final
+
 from holdfast.errors import UsageError
+
+SHOWN_CHARS_MAX: Final = 80
+
+
+def shown(value: object) -> str:
+    """A value for a message: short, and whatever it is, since a message about a hostile value must not fail over it."""
+    try:
+        text = repr(value)
+    except Exception as error:  # foreign code, or an integer of more digits than Python prints
+        return f"<{type(value).__name__} whose repr fails: {type(error).__name__}>"
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 1]}…"
 
 
 def check_whole(options: object, name: str, *, low: int, high: int) -> None:
@@ -42,4 +55,4 @@ def check_kind(options: object, name: str, kind: type) -> None:
 
 
 def _misfit(options: object, name: str, wanted: str) -> UsageError:
-    return UsageError(f"{type(options).__name__}({name}={getattr(options, name)!r:.80}) must be {wanted}")
+    return UsageError(f"{type(options).__name__}({name}={shown(getattr(options, name))}) must be {wanted}")

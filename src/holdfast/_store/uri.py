@@ -11,6 +11,7 @@ up, and what the text does not say is refused by name instead of being ignored.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -74,9 +75,18 @@ def _path(location: str, uri: str) -> Path | None:
             hint=f"three slashes for a relative path: sqlite:///{location}",
         )
     path = unquote(location[1:], errors="surrogateescape")
-    if not path or "\0" in path:
+    if not path or "\0" in path or _has_no_bytes(path):
         raise UsageError(f"{uri!r} names no file", hint="write sqlite:///holdfast.db")
     return Path(path)
+
+
+def _has_no_bytes(path: str) -> bool:
+    """Whether the path cannot be told to the system: it holds half a character."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _with_options(parsed: SqliteUri, query: str) -> SqliteUri:
