@@ -162,6 +162,19 @@ def forking() -> Iterator[tuple[str, Call]]:
         yield f"fork(kwargs={short(value)})!", lambda c, r, value=value: r.fork(1, kwargs=value)
 
 
+def pruning() -> Iterator[tuple[str, Call]]:
+    conditions: list[tuple[str, list[Any]]] = [
+        ("older_than", SECONDS),
+        ("states", ["running", "", 7, ["failed", 7], HALF, Unprintable(), HUGE]),
+        ("workflow", [7, len, HALF, b"flow", Unprintable(), HUGE]),
+        ("limit", [*(value for value in NUMBERS if value is not HUGE), 0, 1.5]),
+    ]
+    for name, values in conditions:
+        for value in values:
+            options = {"older_than": 0, name: value}
+            yield f"prune({name}={short(value)})", lambda c, r, options=options: c.prune(**options)
+
+
 def short(value: object) -> str:
     try:
         return repr(value)[:30]
@@ -169,7 +182,7 @@ def short(value: object) -> str:
         return type(error).__name__
 
 
-@pytest.mark.parametrize("make", [starting, reading, forking], ids=["starting", "reading", "forking"])
+@pytest.mark.parametrize("make", [starting, reading, forking, pruning], ids=lambda make: make.__name__)
 @pytest.mark.parametrize("kind", ["app", "client"])
 def test_what_cannot_be_meant_is_refused_in_our_words_and_writes_nothing(
     make: Callable[[], Iterator[tuple[str, Call]]], kind: str, tmp_path: Path

@@ -173,9 +173,9 @@ class PruneOptions:
         on_progress: object,
     ) -> None:
         if limit is not None and (type(limit) is not int or limit < 1):
-            raise UsageError(f"limit={limit!r} must be a whole number of at least 1, or None")
+            raise UsageError(f"limit={shown(limit)} must be a whole number of at least 1, or None")
         if on_progress is not None and not callable(on_progress):
-            raise UsageError(f"on_progress={on_progress!r:.80} must be a function of what was pruned so far")
+            raise UsageError(f"on_progress={shown(on_progress)} must be a function of what was pruned so far")
         if older_than is None and retention is None:
             raise UsageError(
                 "this app keeps its runs for ever (retention=None), so there is nothing to prune by itself",
@@ -225,7 +225,7 @@ def _states(state: str | Iterable[str] | None) -> tuple[str, ...]:
 
 def _ended_states(states: object) -> tuple[str, ...]:
     if states is not None and not isinstance(states, str | Iterable):
-        raise UsageError(f"states={states!r:.80} must be a state or several")
+        raise UsageError(f"states={shown(states)} must be a state or several")
     for state in (chosen := _states(states)):
         if state not in ENDED:
             raise UsageError(

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from holdfast._model.bounds import shown
 from holdfast._model.lifecycle import RunState
 from holdfast.errors import UsageError
 
@@ -108,20 +109,20 @@ class Pruned:
 def _check_age(name: str, value: object) -> None:
     if value is not None and (not isinstance(value, timedelta) or not SHORTEST <= value <= LONGEST):
         raise UsageError(
-            f"Retention({name}={value!r}) must be a timedelta from one second to 100 years, or None",
+            f"Retention({name}={shown(value)}) must be a timedelta from one second to 100 years, or None",
             hint="for example timedelta(days=7); None keeps these runs for ever",
         )
 
 
 def _check_workflows(value: object) -> None:
     if not isinstance(value, Mapping):
-        raise UsageError(f"Retention(workflows={value!r:.80}) must be a mapping of workflow names")
+        raise UsageError(f"Retention(workflows={shown(value)}) must be a mapping of workflow names")
     for name, own in value.items():
         if not isinstance(name, str):
-            raise UsageError(f"Retention(workflows=...): {name!r:.80} must be a workflow's name")
+            raise UsageError(f"Retention(workflows=...): {shown(name)} must be a workflow's name")
         if own is not None and not isinstance(own, Retention):
             raise UsageError(
-                f"Retention(workflows={{{name!r}: {own!r:.80}}}) must be a Retention, or None for ever",
+                f"Retention(workflows={{{name!r}: {shown(own)}}}) must be a Retention, or None for ever",
                 hint="for example Retention(succeeded=timedelta(days=365))",
             )
         if own is not None and own.workflows:
