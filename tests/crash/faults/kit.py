@@ -1,0 +1,157 @@
+"""What the tests of faults share: the subject as a process, its switches, and what it has told."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.crash.power import judge
+from tests.crash.power.judge import Told
+from tests.crash.power.recording import ROOT
+
+SOURCE = Path(__file__).with_name("faults.c")
+PATIENCE_SECONDS = 30.0
+
+
+class Switches(ctypes.Structure):
+    """`struct switches` of faults.c, in memory that the subject shares."""
+
+    clock: int
+    full: int
+    sync_fails: int
+    read_only: int
+    no_files: int
+    _fields_ = [
+        ("clock", ctypes.c_int64),
+        ("full", ctypes.c_int32),
+        ("sync_fails", ctypes.c_int32),
+        ("read_only", ctypes.c_int32),
+        ("no_files", ctypes.c_int32),
+    ]
+
+
+class Faults:
+    """The faults of one folder, and how a process gets them."""
+
+    def __init__(self, library: Path, folder: Path) -> None:
+        path = folder.parent / f"{folder.name}-switches"
+        path.write_bytes(bytes(mmap.PAGESIZE))
+        with path.open("r+b") as file:
+            self._page = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+        self.switches = Switches.from_buffer(self._page)
+        self.environment = {
+            **os.environ,
+            "LD_PRELOAD": str(library),
+            "FAULTS_FOLDER": str(folder),
+            "FAULTS_SWITCHES": str(path),
+        }
+
+
+class Subject:
+    """The running subject: what it told so far, and waiting for what it will say.
+
+    Attributes:
+        told: what it acknowledged.
+        log: what it logged.
+        results: how many results it was told.
+    """
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.told = Told()
+        self.log = ""
+        self.done = False
+        self.lines = 0
+        self._part = ""
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self.process.stdout, selectors.EVENT_READ, self._hear)
+        self._selector.register(self.process.stderr, selectors.EVENT_READ, self._read_log)
+
+    @property
+    def results(self) -> int:
+        return len(self.told.results)
+
+    def until(self, come: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> None:
+        """Listen until this has come to pass."""
+        deadline = time.monotonic() + seconds
+        while not come():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it has not come within {seconds:g} s; the log:\n{self.log[-3000:]}")
+            if not self._selector.get_map():
+                raise EOFError(f"the subject has ended ({self.process.wait()}); the log:\n{self.log[-3000:]}")
+            for key, _ in self._selector.select(0.2):
+                got = os.read(key.fd, 65_536)
+                if got:
+                    key.data(got.decode())
+                else:
+                    self._selector.unregister(key.fileobj)
+
+    def until_logged(self, words: str, *, times: int = 1) -> None:
+        self.until(lambda: self.log.count(words) >= times)
+
+    def until_results(self, more: int) -> None:
+        goal = self.results + more
+        self.until(lambda: self.results >= goal)
+
+    def finish(self) -> int:
+        """End its input, let everything come to its end; returns the exit code."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.ended()
+
+    def ended(self) -> int:
+        self.until(lambda: not self._selector.get_map())
+        return self.process.wait(PATIENCE_SECONDS)
+
+    def leave(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._selector.close()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _hear(self, text: str) -> None:
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            self.lines += 1
+            self.told.hear(line)
+            self.done = self.done or line == "D"
+
+    def _read_log(self, text: str) -> None:
+        self.log += text
+
+
+@contextmanager
+def subject(
+    database: Path, *options: str, name: str = "run", faults: Faults | None = None
+) -> Iterator[Subject]:
+    """The subject under load; it is killed at the end of the block if it still lives."""
+    command = [sys.executable, "-m", "tests.crash.faults.subject", str(database), name, *options]
+    running = Subject(command, dict(os.environ) if faults is None else faults.environment)
+    try:
+        yield running
+    finally:
+        running.leave()
+
+
+def assert_kept(database: Path, told: Told, *, ended: bool = True) -> None:
+    """The file is sound and has everything that was acknowledged."""
+    found = judge.read(database)
+    verdict = judge.judge(found, told, ever={})
+    assert told.facts > 0
+    assert verdict.ok, verdict
+    if ended:
+        assert {row.state for row in found.runs.values()} == {"succeeded"}
