@@ -8,6 +8,10 @@ A free lock is proof of death. A lapsed lease is only as good as the clock: when
 lease has lapsed. So leases are judged only by a worker that has seen the wall clock keep pace with the event loop's own
 for a whole lease; by then whoever lives has renewed under the new time.
 
+Nor does a lapsed lease mean anything while nobody can write: the disk is full, or a foreign program holds the file.
+Whoever could not renew its own lease in time knows that, and judges others only after a whole lease in which it could.
+(Two workers on a file that was locked for 30 s declared each other dead.)
+
 A run whose code did not match its history was blocked by some worker. Another worker may have the code that fits, so it
 puts such runs back to ready; the worker that blocked a run never tries it again by itself.
 """
@@ -25,7 +29,7 @@ from holdfast._runtime.service import Ticker
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
-from holdfast.errors import Fenced
+from holdfast.errors import Fenced, StoreError
 
 CLOCK_JUMP_US: Final = 5_000_000
 """By how much the wall clock may move against the event loop's before it counts as a jump."""
@@ -54,6 +58,7 @@ class Recovery:
         self._options = options
         self._workflows = workflows
         self._on_ready = on_ready
+        self._renewed_at = 0.0
         self._clock_ahead = 0.0
         self._steady_since = 0.0
         self._renew = Ticker("lease", period=options.seconds / 3, turn=self._renew_lease)
@@ -64,6 +69,7 @@ class Recovery:
         now = self._world.now_us()
         await self._store.register_worker(self._worker, now=now, lease_until=self._lease_until(now))
         self._journal.worker = self._worker
+        self._renewed_at = asyncio.get_running_loop().time()
         await self.sweep()
         await self._renew.start()
         await self._sweep.start()
@@ -93,13 +99,22 @@ class Recovery:
 
     async def _renew_lease(self) -> None:
         now = self._world.now_us()
-        if not await self._store.renew_lease(self._worker, lease_until=self._lease_until(now)):
+        try:
+            stands = await self._store.renew_lease(self._worker, lease_until=self._lease_until(now))
+            await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+        except StoreError as error:
+            if not error.retryable:  # a failed sync: nobody knows what is on the disk
+                self._journal.fail(error)
+            raise
+        if not stands:
             self._journal.fail(Fenced(f"worker {self._worker} was declared dead by another worker"))
-        await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+        self._renewed_at = asyncio.get_running_loop().time()
 
     def _trusted_now(self) -> int:
-        """The time to judge leases by: the clock's, or the beginning of time while the clock is not to be trusted."""
+        """The time to judge leases by: the clock's, or the beginning of time while leases say nothing."""
         now, ticks = self._world.now_us(), asyncio.get_running_loop().time()
+        if ticks - self._renewed_at > self._options.seconds / 2:
+            self._steady_since = ticks
         if abs(now - ticks * 1_000_000 - self._clock_ahead) > CLOCK_JUMP_US:
             self._clock_ahead = now - ticks * 1_000_000
             self._steady_since = ticks

@@ -30,7 +30,7 @@ from holdfast._runtime.watchdog import Watchdog
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
-from holdfast.errors import StoreError
+from holdfast.errors import Fenced, StoreError
 
 
 class Worker:
@@ -148,7 +148,9 @@ class Worker:
         self.dispatcher.room_appeared()
 
     def _left(self, row: RunRow, due_at: int | None) -> None:
-        self._results.unexpect(row.id)
+        cause = self._journal.broken
+        if cause is None or isinstance(cause, Fenced):  # else it goes on nowhere: `broken` tells whoever waits
+            self._results.unexpect(row.id)
         if due_at is not None:
             self.dispatcher.due(due_at)
         self.dispatcher.room_appeared()

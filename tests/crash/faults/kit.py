@@ -61,6 +61,8 @@ class Subject:
     Attributes:
         told: what it acknowledged.
         log: what it logged.
+        done: whether it came to its end and closed its app.
+        lines: how many lines it wrote.
         results: how many results it was told.
     """
 
@@ -135,11 +137,9 @@ class Subject:
 
 
 @contextmanager
-def subject(
-    database: Path, *options: str, name: str = "run", faults: Faults | None = None
-) -> Iterator[Subject]:
+def subject(database: Path, *options: str, faults: Faults | None = None) -> Iterator[Subject]:
     """The subject under load; it is killed at the end of the block if it still lives."""
-    command = [sys.executable, "-m", "tests.crash.faults.subject", str(database), name, *options]
+    command = [sys.executable, "-m", "tests.crash.faults.subject", str(database), *options]
     running = Subject(command, dict(os.environ) if faults is None else faults.environment)
     try:
         yield running

@@ -1,31 +1,31 @@
 """The program that faults happen to: an app under endless load, which says on standard output what it was told.
 
-    python -m tests.crash.faults.subject DATABASE NAME [QUERY] [LEASE_SECONDS]
+    python -m tests.crash.faults.subject DATABASE --name run --lease 1 --at-once 8
 
 Marks and workflows are those of the power cuts (`tests/crash/power/victim.py`), a line each. The load ends with the
-input; then every run comes to its end, the app closes, and `D` is written. What the engine logs is on standard error.
+input; then every run comes to its end, the app closes, and `D` is written; `O` was
+when it opened. What the engine logs is on standard error.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import logging
 import os
-import sys
 from pathlib import Path
 
-from holdfast import ExecutorOptions, Holdfast, LeaseOptions, WorkerOptions
 from tests.crash.power.victim import WORKFLOWS, tell
 
-AT_ONCE = 8
+from holdfast import ExecutorOptions, Holdfast, LeaseOptions, WorkerOptions
 
 
 def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def app_at(path: Path, query: str = "", lease_seconds: float = 30.0) -> Holdfast:
+def app_at(path: Path, *, query: str, lease_seconds: float) -> Holdfast:
     options = WorkerOptions(
         execution=ExecutorOptions(park_after=0.01), lease=LeaseOptions(seconds=lease_seconds, sweep_seconds=0.1)
     )
@@ -34,7 +34,7 @@ def app_at(path: Path, query: str = "", lease_seconds: float = 30.0) -> Holdfast
     return app
 
 
-async def load(app: Holdfast, name: str) -> None:
+async def load(app: Holdfast, *, name: str, at_once: int) -> None:
     stopping = asyncio.Event()
     numbers = itertools.count()
 
@@ -48,18 +48,26 @@ async def load(app: Holdfast, name: str) -> None:
             say(f"R {run.id} {await run.result()}")
 
     async with app:
+        say("O")
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            group.create_task(stopping.wait())
+            for _ in range(at_once):
                 group.create_task(many())
     say("D")
 
 
 def main() -> None:
-    path, name, *rest = sys.argv[1:]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("database", type=Path)
+    parser.add_argument("--name", default="run")
+    parser.add_argument("--query", default="", help="such as ?busy_timeout=1")
+    parser.add_argument("--lease", type=float, default=30.0, help="seconds")
+    parser.add_argument("--at-once", type=int, default=8, help="runs; 0 for a worker with nothing to do")
+    options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     tell.append(say)
-    query, lease = (*rest, "", "30")[:2] if rest else ("", "30")
-    asyncio.run(load(app_at(Path(path), query, float(lease)), name))
+    app = app_at(options.database, query=options.query, lease_seconds=options.lease)
+    asyncio.run(load(app, name=options.name, at_once=options.at_once))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.crash.faults.kit import Faults, assert_kept, subject
 from tests.crash.power.trials import recover
+
+from holdfast._store.sqlitefile import PAGE_BYTES
 
 pytestmark = pytest.mark.crash
 SOME = 40
@@ -17,7 +22,10 @@ def test_a_full_disk_delays_everything_and_loses_nothing(faults: Faults, folder:
         running.until_results(SOME)
         faults.switches.full = 1
         running.until_logged("writing is delayed, will be tried again", times=2)
-        assert "database or disk is full (SQLITE_FULL) (hint: make room on the disk; work goes on by itself)" in running.log
+        assert (
+            "database or disk is full (SQLITE_FULL) (hint: make room on the disk; work goes on by itself)"
+            in running.log
+        )
         before = running.told.facts
         running.until_logged("writing is delayed", times=5)
         assert running.told.facts == before, "nothing is acknowledged while nothing can be stored"
@@ -35,7 +43,9 @@ def test_a_failed_sync_ends_the_process_and_nothing_is_guessed(faults: Faults, f
         faults.switches.sync_fails = 1
         assert running.ended() == 1
         assert "CRITICAL holdfast.engine worker" in running.log
-        assert "disk I/O error (SQLITE_IOERR_FSYNC) (hint: the disk failed; stop, look at the system's log" in running.log
+        assert (
+            "disk I/O error (SQLITE_IOERR_FSYNC) (hint: the disk failed; stop, look at the system's log" in running.log
+        )
         assert not running.done
         assert_kept(folder / "a.db", running.told, ended=False)
         recover(folder / "a.db", running.told)
@@ -52,15 +62,55 @@ def test_a_disk_that_becomes_read_only_ends_the_process(faults: Faults, folder: 
         recover(folder / "a.db", running.told)
 
 
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with ended runs, closed."""
+    database = tmp_path_factory.mktemp("used").resolve() / "a.db"
+    with subject(database) as running:
+        running.until_results(SOME)
+        assert running.finish() == 0
+    return database
+
+
 @pytest.mark.parametrize("there", [False, True])
-def test_a_read_only_place_is_refused_with_what_to_do(there: bool, faults: Faults, folder: Path) -> None:
+def test_a_read_only_place_is_refused_with_what_to_do(there: bool, used: Path, faults: Faults, folder: Path) -> None:
     if there:
-        with subject(folder / "a.db") as first:
-            first.until_results(1)
-            assert first.finish() == 0
+        shutil.copy(used, folder)
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     faults.switches.read_only = 1
     with subject(folder / "a.db", faults=faults) as running:
         assert running.ended() == 1
         assert f"holdfast.errors.StoreUnavailable: the folder {folder} may not be written by this user" in running.log
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == files
+
+
+def test_a_failed_sync_of_a_lease_ends_an_idle_worker(faults: Faults, folder: Path) -> None:
+    with subject(folder / "a.db", "--at-once", "0", "--lease", "0.5", faults=faults) as running:
+        running.until(lambda: running.lines > 0)
+        faults.switches.sync_fails = 1
+        running.until_logged("CRITICAL holdfast.engine worker")
+        assert "SQLITE_IOERR_FSYNC" in running.log
+
+
+def damage(database: Path, name: str) -> tuple[int, bytes]:
+    """Rub out a part of the first page of a table or index; nothing has the file open. Returns place and page."""
+    with closing(sqlite3.connect(database)) as connection:
+        page = connection.execute("select rootpage from sqlite_master where name = ?", (name,)).fetchone()[0]
+    content = bytearray(database.read_bytes())
+    at = (page - 1) * PAGE_BYTES
+    content[at : at + 64] = b"\xa5" * 64
+    database.write_bytes(content)
+    return at, bytes(content[at : at + PAGE_BYTES])
+
+
+@pytest.mark.parametrize("name", ["holdfast_runs", "holdfast_history", "holdfast_workers", "holdfast_runs_state"])
+def test_a_damaged_page_is_named_and_never_written_over(name: str, used: Path, folder: Path) -> None:
+    database = Path(shutil.copy(used, folder))
+    at, page = damage(database, name)
+    with subject(database, "--name", "new") as running:
+        assert running.ended() == 1
+        assert "holdfast.errors.StoreCorrupt" in running.log
+        assert "SQLITE_CORRUPT) (hint: run `holdfast doctor`, keep a copy of all files, restore a backup" in running.log
+        assert not running.told.results
+    assert database.read_bytes()[at : at + PAGE_BYTES] == page
+    assert not [file.name for file in folder.iterdir() if not file.name.startswith("a.db")]
