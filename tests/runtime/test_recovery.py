@@ -316,6 +316,34 @@ def test_a_clock_that_jumps_a_day_forward_buries_nobody(tmp_path: Path) -> None:
     play(main())
 
 
+def test_a_clock_that_is_set_forward_rings_what_is_overdue_in_memory() -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> None:
+            await gate()
+
+        @workflow
+        async def flow() -> str:
+            try:
+                async with asyncio.timeout(3600):
+                    await wait()
+            except TimeoutError:
+                return "timed out"
+            return "came"
+
+        app = app_of(flow)
+        world = app._world = ShiftedWorld()
+        async with app:
+            run = await app.start(flow)
+            await gate.came.wait()
+            world.shift_us = 86_400 * 1_000_000
+            assert await run.result() == "timed out"
+
+    play(main())
+
+
 def test_a_lease_that_has_lapsed_by_a_steady_clock_is_the_end_of_its_worker(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(ones, at=tmp_path / "a.db") as first:

@@ -102,6 +102,7 @@ class Dispatcher:
         self._ticker.poke()
 
     async def _turn(self) -> None:
+        self._executor.timers.look()
         for number, request in await self._store.requests_of(self._executor.worker):
             self._executor.request_soon(number, request)
         await self._claim_all()

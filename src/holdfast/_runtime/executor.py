@@ -97,7 +97,7 @@ class Executor:
         self.bodies = Bodies(world=world, finished=self._finished, options=options, payload_max=journal.payload_max)
         self._inbox: list[Body] = []
         self._pump_due = False
-        self._timers = Timers(world=world, ring=self._ring)
+        self.timers = Timers(world=world, ring=self._ring)
         self._loop = asyncio.get_running_loop()
         self._chance = random.Random(world.seed())
         self._closed = False
@@ -157,7 +157,7 @@ class Executor:
         row = run.row
         run.replaying = False
         if row.deadline_at is not None:
-            self._timers.set(row.deadline_at, run, None)
+            self.timers.set(row.deadline_at, run, None)
         if row.request is not None:
             self.request(row.number, row.request)
         self._advance(run)
@@ -281,7 +281,7 @@ class Executor:
     def _request_body(self, run: LiveRun, call: StepCall) -> None:
         """Start a body, unless it is not due yet or an earlier record of its run is not durable yet."""
         if call.due_us is not None and call.due_us > self._world.now_us():
-            self._timers.set(call.due_us, run, call)
+            self.timers.set(call.due_us, run, call)
         elif run.undurable or run.leaving is not None:
             run.held.append(call)
         else:
@@ -429,7 +429,7 @@ class Executor:
         timers, run.activation.started_timers = run.activation.started_timers, None
         for timer in timers or ():
             if timer.seq in run.activation.timers:
-                self._timers.set(timer.due_us, run, timer)
+                self.timers.set(timer.due_us, run, timer)
 
     def _ring(self, run: LiveRun, target: Target, now: int) -> bool:
         """Something of a run is due. False while the journal is full: then it is due later."""
@@ -472,7 +472,7 @@ class Executor:
     def close(self) -> None:
         """Nothing runs any more; what is in memory is forgotten."""
         self._closed = True
-        self._timers.close()
+        self.timers.close()
         for run in list(self.live.values()):
             if not run.gone:
                 self._vanish(run)

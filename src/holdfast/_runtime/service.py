@@ -65,7 +65,7 @@ class Ticker:
             self._wake.clear()
             try:
                 await self._turn()
-            except HoldfastError as error:
+            except (HoldfastError, OSError) as error:  # such as no free descriptor
                 ENGINE_LOG.warning("%s: %s", self._name, error)
             except Exception:
                 ENGINE_LOG.exception("%s failed; it goes on", self._name)

@@ -1,5 +1,9 @@
 """Timers: what is due when, for the runs in memory. One heap, one callback of the event loop.
 
+Instants are those of the wall clock, the callback comes after a span of the event loop's. If the clock is set forward
+in between, as it also is when a computer wakes up, the dispatcher's slow poll notices what is overdue. If it is set
+back, what waits goes on waiting until it has caught up.
+
 Cancelled timers and departed runs leave their alarms behind; they are passed over when they ring, and swept out when
 they may be the most of the heap (every step with a timeout leaves one).
 """
@@ -48,6 +52,13 @@ class Timers:
         if len(self._alarms) > self._checked_at:
             self._sweep()
         self._plan()
+
+    def look(self) -> None:
+        """Ring what is overdue: the clock may have been set since the callback was planned."""
+        if self._planned_at is not None and self._planned_at <= self._world.now_us():
+            if self._cancel is not None:
+                self._cancel()
+            self._ring()
 
     def close(self) -> None:
         """Ring no more."""

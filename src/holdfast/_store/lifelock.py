@@ -14,7 +14,7 @@ import weakref
 from functools import cache
 from pathlib import Path
 
-from holdfast.errors import InternalError
+from holdfast.errors import InternalError, StoreUnavailable
 
 
 class LifeLock:
@@ -22,7 +22,7 @@ class LifeLock:
 
     def __init__(self, database: Path, worker: str) -> None:
         self._path = _path(database, worker)
-        self._descriptor: int | None = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._descriptor: int | None = _open(self._path, os.O_CREAT)
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         _held().add(self)
 
@@ -42,9 +42,13 @@ class LifeLock:
 
 
 def is_free(database: Path, worker: str) -> bool:
-    """Whether nobody holds the lock of `worker`: its process is gone."""
+    """Whether nobody holds the lock of `worker`: its process is gone.
+
+    Raises:
+        StoreUnavailable: that cannot be seen now, which says nothing about the worker.
+    """
     try:
-        descriptor = os.open(_path(database, worker), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = _open(_path(database, worker))
     except FileNotFoundError:
         return True
     try:
@@ -59,6 +63,17 @@ def is_free(database: Path, worker: str) -> bool:
 def remove(database: Path, worker: str) -> None:
     """Remove the file of a buried worker."""
     _path(database, worker).unlink(missing_ok=True)
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreUnavailable(
+            f"cannot open {path}: {error.strerror}", hint="look at its owner, and at the number of open files"
+        ) from error
 
 
 def _path(database: Path, worker: str) -> Path:

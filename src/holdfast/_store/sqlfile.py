@@ -12,6 +12,7 @@ when a statement is first needed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Final
@@ -40,8 +41,9 @@ class Statements(dict[str, str]):
         raise InternalError(f"{self.source} has no statement {name!r}")
 
 
+@cache
 def load(name: str) -> Statements:
-    """Read and parse `name`, a file beside this module.
+    """Read and parse `name`, a file beside this module. Once: a process short of descriptors may open another app.
 
     Raises:
         InternalError: it is malformed.

@@ -41,7 +41,7 @@ from holdfast._store.sqlitefile import SqliteFile, translate
 from holdfast._store.thread import StoreThread
 from holdfast._store.uri import SqliteUri
 from holdfast._world import World
-from holdfast.errors import Fenced, InternalError, NotOpen, StoreBusy
+from holdfast.errors import Fenced, InternalError, NotOpen, StoreBusy, StoreUnavailable
 
 WATCH_SECONDS: Final = {0: 0.005, 200: 0.02, 650: 0.08}
 """How often another process's writes are looked for while somebody waits for them, by the looks that found nothing: for
@@ -105,6 +105,15 @@ class SqliteStore:
     async def open(self, *, on_change: Callable[[], object]) -> None:
         self._on_change = on_change
         self._closing = self._watch = False
+        try:
+            await self._open()
+        except OSError as error:
+            raise StoreUnavailable(
+                f"cannot open {self.uri.path}: {error}",
+                hint="look at the path, its owner, and the number of open files",
+            ) from error
+
+    async def _open(self) -> None:
         file = self._file = SqliteFile(self.uri)
         writer = self._writer = StoreThread("holdfast-writer", on_quiet=self._look)
         try:

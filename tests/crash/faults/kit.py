@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import selectors
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tests.crash.power import judge
 from tests.crash.power.judge import Told
@@ -56,7 +56,7 @@ class Faults:
 
 
 class Subject:
-    """The running subject: what it told so far, and waiting for what it will say.
+    """The running subject: what it told so far, and waiting for what it will say. It never waits for the test to read.
 
     Attributes:
         told: what it acknowledged.
@@ -71,34 +71,29 @@ class Subject:
         self.log = ""
         self.done = False
         self.lines = 0
-        self._part = ""
+        self._open_pipes = 2
+        self._heard = threading.Condition()
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self.process.stdout, selectors.EVENT_READ, self._hear)
-        self._selector.register(self.process.stderr, selectors.EVENT_READ, self._read_log)
+        self._listeners = [
+            threading.Thread(target=self._listen, args=(self.process.stdout, self._hear)),
+            threading.Thread(target=self._listen, args=(self.process.stderr, self._read_log)),
+        ]
+        for listener in self._listeners:
+            listener.start()
 
     @property
     def results(self) -> int:
         return len(self.told.results)
 
     def until(self, come: Callable[[], bool], *, seconds: float = PATIENCE_SECONDS) -> None:
-        """Listen until this has come to pass."""
-        deadline = time.monotonic() + seconds
-        while not come():
-            if time.monotonic() > deadline:
+        """Wait until this has come to pass."""
+        with self._heard:
+            if not self._heard.wait_for(lambda: come() or not self._is_listening, seconds):
                 raise TimeoutError(f"it has not come within {seconds:g} s; the log:\n{self.log[-3000:]}")
-            if not self._selector.get_map():
+            if not come():
                 raise EOFError(f"the subject has ended ({self.process.wait()}); the log:\n{self.log[-3000:]}")
-            for key, _ in self._selector.select(0.2):
-                got = os.read(key.fd, 65_536)
-                if got:
-                    key.data(got.decode())
-                else:
-                    self._selector.unregister(key.fileobj)
 
     def until_logged(self, words: str, *, times: int = 1) -> None:
         self.until(lambda: self.log.count(words) >= times)
@@ -114,26 +109,38 @@ class Subject:
         return self.ended()
 
     def ended(self) -> int:
-        self.until(lambda: not self._selector.get_map())
+        self.until(lambda: not self._is_listening)
         return self.process.wait(PATIENCE_SECONDS)
 
     def leave(self) -> None:
         self.process.kill()
         self.process.wait()
-        self._selector.close()
+        for listener in self._listeners:
+            listener.join()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
 
-    def _hear(self, text: str) -> None:
-        *lines, self._part = (self._part + text).split("\n")
-        for line in lines:
-            self.lines += 1
-            self.told.hear(line)
-            self.done = self.done or line == "D"
+    @property
+    def _is_listening(self) -> bool:
+        return self._open_pipes > 0
 
-    def _read_log(self, text: str) -> None:
-        self.log += text
+    def _listen(self, pipe: IO[bytes], hear: Callable[[str], None]) -> None:
+        for line in pipe:
+            with self._heard:
+                hear(line.decode())
+                self._heard.notify_all()
+        with self._heard:
+            self._open_pipes -= 1
+            self._heard.notify_all()
+
+    def _hear(self, line: str) -> None:
+        self.lines += 1
+        self.told.hear(line.rstrip("\n"))
+        self.done = self.done or line == "D\n"
+
+    def _read_log(self, line: str) -> None:
+        self.log += line
 
 
 @contextmanager

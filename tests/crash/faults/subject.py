@@ -34,7 +34,7 @@ def app_at(path: Path, *, query: str, lease_seconds: float) -> Holdfast:
     return app
 
 
-async def load(app: Holdfast, *, name: str, at_once: int) -> None:
+async def load(app: Holdfast, *, name: str, at_once: int, kinds: int) -> None:
     stopping = asyncio.Event()
     numbers = itertools.count()
 
@@ -43,7 +43,7 @@ async def load(app: Holdfast, *, name: str, at_once: int) -> None:
     async def many() -> None:
         while not stopping.is_set():
             number = next(numbers)
-            run = await app.start(WORKFLOWS[number % 4], 1 + number % 3, "x" * (number % 50), id=f"{name}-{number}")
+            run = await app.start(WORKFLOWS[number % kinds], 1 + number % 3, "x" * (number % 50), id=f"{name}-{number}")
             say(f"S {run.id}")
             say(f"R {run.id} {await run.result()}")
 
@@ -63,11 +63,12 @@ def main() -> None:
     parser.add_argument("--query", default="", help="such as ?busy_timeout=1")
     parser.add_argument("--lease", type=float, default=30.0, help="seconds")
     parser.add_argument("--at-once", type=int, default=8, help="runs; 0 for a worker with nothing to do")
+    parser.add_argument("--kinds", type=int, default=4, help="of workflows; 2 for those that do not sleep")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     tell.append(say)
     app = app_at(options.database, query=options.query, lease_seconds=options.lease)
-    asyncio.run(load(app, name=options.name, at_once=options.at_once))
+    asyncio.run(load(app, name=options.name, at_once=options.at_once, kinds=options.kinds))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.crash.faults.kit import Subject, assert_kept, subject
+from tests.crash.faults.kit import assert_kept, subject
 from tests.crash.faults.subject import app_at
 from tests.crash.power.victim import in_a_row, tell
 
@@ -32,15 +32,6 @@ def locked(database: Path) -> Iterator[None]:
         foreign.execute("begin immediate")
         yield
         foreign.execute("rollback")
-
-
-def listen_for(seconds: float, *subjects: Subject) -> None:
-    """The fault lasts so long; nothing is waited for."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for running in subjects:
-            until = time.monotonic() + 0.1
-            running.until(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
 
 
 def test_a_foreign_writer_is_waited_for_and_named_in_the_log(folder: Path) -> None:
@@ -68,9 +59,9 @@ def test_two_workers_survive_a_file_that_is_locked_for_longer_than_their_leases(
     ):
         for running in (first, other):
             running.until_results(SOME)
-        listen_for(1.2 * lease, first, other)  # so that each has seen a whole lease of the other
+        time.sleep(1.2 * lease)  # so that each has seen a whole lease of the other
         with locked(folder / "a.db"):
-            listen_for(LOCKED_SECONDS, first, other)
+            time.sleep(LOCKED_SECONDS)  # the fault itself lasts so long
         for running in (first, other):
             running.until_results(SOME)
         assert [running.finish() for running in (first, other)] == [0, 0]
