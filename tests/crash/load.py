@@ -1,8 +1,11 @@
 """The load of the storm: a worker's and a client's process, each with its own synced log.
 
-A step writes `B` when its body begins and `E` before it returns, with the run, its number in the run and a mark that no
-other execution has. The mark is the step's result, so the database says which execution it recorded. The client writes
-`S` when a start is acknowledged and `R` when it is told a result.
+A step writes `B` when its body begins and `E` before it returns, with the run, its generation and number in the run and
+a mark that no other execution has. The mark is the step's result, so the database says which execution it recorded.
+
+The client writes `S` when a start is acknowledged and `R` when it is told a result. On the way it pauses and resumes
+some runs, retries those that failed, and cancels some: `C` when that is acknowledged, `X` when it is told that the run
+was cancelled.
 """
 
 from __future__ import annotations
@@ -11,10 +14,26 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from holdfast import Holdfast, Retry, current, sleep, step, workflow
+from holdfast import (
+    ExecutorOptions,
+    Holdfast,
+    Retry,
+    Run,
+    RunCancelled,
+    RunConflict,
+    WorkerOptions,
+    continue_as_new,
+    current,
+    sleep,
+    step,
+    workflow,
+)
 
 AT_ONCE = 24
+PAUSED_EVERY = 5
+CANCELLED_EVERY = 11
 
 
 class Log:
@@ -36,11 +55,12 @@ def executed(fails: bool = False) -> str:
     """One execution of a step, in the log and as a byte on the pipe to the storm."""
     here = current()
     mark = f"{os.getpid()}.{os.urandom(6).hex()}"
-    steps.write("B", here.run_id, here.seq, mark)
+    place = f"{here.generation}.{here.seq}"
+    steps.write("B", here.run_id, place, mark)
     os.write(1, b".")
     if fails:
         raise Flaky(mark)
-    steps.write("E", here.run_id, here.seq, mark)
+    steps.write("E", here.run_id, place, mark)
     return mark
 
 
@@ -56,6 +76,11 @@ def act_in_thread(number: int) -> str:
 
 @step(retry=Retry(attempts=50, first_delay=0.001, max_delay=0.01, retry_on=(Flaky,)))
 async def act_sometimes(number: int) -> str:
+    return executed(fails=os.urandom(1)[0] < 80)
+
+
+@step
+async def act_unreliably(number: int) -> str:
     return executed(fails=os.urandom(1)[0] < 80)
 
 
@@ -77,9 +102,38 @@ def plainly(length: int) -> str:
     return ",".join([act_sometimes(place) for place in range(length)])  # type: ignore[misc]  # a sync workflow's call
 
 
+@workflow
+async def napping(naps: int) -> str:
+    """Is parked at each nap, and may wake up anywhere."""
+    marks = [await act(0)]
+    for place in range(naps):
+        await sleep(0.02)
+        marks.append(await act(place))
+    return ",".join(marks)
+
+
+@workflow
+async def onwards(rounds: int) -> str:
+    """Leaves its history behind several times."""
+    marks = [await act(place) for place in range(2)]
+    if rounds:
+        continue_as_new(rounds - 1)
+    return ",".join(marks)
+
+
+@workflow
+async def failing(length: int) -> str:
+    """Fails, often, and goes on where it failed when the client retries it."""
+    return ",".join([await act_unreliably(place) for place in range(length)])
+
+
+FLOWS: tuple[Any, ...] = (in_a_row, side_by_side, plainly, napping, onwards, failing)
+
+
 def app_on(folder: Path) -> Holdfast:
-    app = Holdfast(f"sqlite:///{folder / 'storm.db'}")
-    app.include(in_a_row, side_by_side, plainly)
+    options = WorkerOptions(execution=ExecutorOptions(park_after=0.01))
+    app = Holdfast(f"sqlite:///{folder / 'storm.db'}", worker=options)
+    app.include(*FLOWS)
     return app
 
 
@@ -89,17 +143,40 @@ async def work(folder: Path) -> None:
         await asyncio.to_thread(sys.stdin.read)
 
 
+async def pause_and_resume(run: Run[str]) -> None:
+    """A run that has ended cannot be paused."""
+    try:
+        await run.pause()
+    except RunConflict:
+        return
+    await run.resume()
+
+
+async def result_of(run: Run[str]) -> str:
+    while True:
+        try:
+            return await run.result()
+        except Flaky:
+            await run.retry()
+
+
 async def ask(folder: Path) -> None:
     """Keep runs going until the end of the input, then wait for those that are left."""
     told = Log(folder / "client.log")
     stopping = asyncio.Event()
-    flows = (in_a_row, side_by_side, plainly)
 
     async def one(number: int) -> None:
-        run_id = f"run-{number}"
-        run = await client.start(flows[number % 3], 2 + number % 4, id=run_id)
-        told.write("S", run_id)
-        told.write("R", run_id, await run.result())
+        run = await client.start(FLOWS[number % len(FLOWS)], 2 + number % 4, id=f"run-{number}")
+        told.write("S", run.id)
+        if number % PAUSED_EVERY == 0:
+            await pause_and_resume(run)
+        if number % CANCELLED_EVERY == 0:
+            await run.cancel()
+            told.write("C", run.id)
+        try:
+            told.write("R", run.id, await result_of(run))
+        except RunCancelled:
+            told.write("X", run.id)
 
     async def many(first: int) -> None:
         number = first

@@ -1,11 +1,11 @@
 """The storm: real workers under load are killed with SIGKILL at random moments, then everything is compared.
 
-    python -m tests.crash.storm --kills 200
+    python -m tests.crash.storm --kills 200 --workers 4
 
-One or two workers execute; a client starts runs and waits for their results; after a random number of steps and a
-random moment more, one worker is killed and another takes its place. In the end the client waits for what it started,
-all processes leave, and `checker.py` compares. The random numbers come from `--seed`, which is printed; when exactly a
-kill meets a process is up to the machine.
+So many workers execute, or one less; a client starts, steers and awaits runs; after a random number of steps and a
+random moment more, one worker is killed, or asked to leave, and another takes its place. In the end the client waits
+for what it started, all processes leave, and `checker.py` compares. The random numbers come from `--seed`, which is
+printed; when exactly a kill meets a process is up to the machine.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from tests.crash.checker import Report, check
 ROOT = Path(__file__).resolve().parents[2]
 STEPS_MAX = 60
 MOMENT_SECONDS_MAX = 0.03
+LEAVES = 0.1
+"""The chance that a worker is asked to leave instead of being killed."""
 PATIENCE_SECONDS = 60.0
 
 
 class Storm:
     """Processes, and the dice that say when they die."""
 
-    def __init__(self, folder: Path, *, seed: int) -> None:
+    def __init__(self, folder: Path, *, seed: int, workers: int) -> None:
         self.folder = folder
+        self.workers_max = workers
         self.dice = random.Random(seed)
         self.errors = (folder / "errors.log").open("ab")
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -51,11 +54,14 @@ class Storm:
         client = self.spawn("client")
         try:
             for _ in range(kills):
-                while len(self.workers) < self.dice.choice((1, 2)):
+                while len(self.workers) < self.dice.choice((max(self.workers_max - 1, 1), self.workers_max)):
                     self.workers.append(self.spawn("worker"))
                 self._watch(self.dice.choice((0, *(self.dice.randint(1, STEPS_MAX) for _ in range(4)))))
                 time.sleep(self.dice.uniform(0, MOMENT_SECONDS_MAX))  # the random moment itself, nothing is waited for
-                self._kill(self.workers.pop(self.dice.randrange(len(self.workers))))
+                worker = self.workers.pop(self.dice.randrange(len(self.workers)))
+                if self.dice.random() >= LEAVES:
+                    worker.kill()
+                worker.communicate()  # ends the input of one that was not killed: it leaves gracefully
             self.workers.append(self.spawn("worker"))
             self._end(client)
         finally:
@@ -76,11 +82,6 @@ class Storm:
                     raise RuntimeError(f"a worker has ended by itself; see {self.folder}/errors.log")
                 steps -= len(got)
 
-    @staticmethod
-    def _kill(worker: subprocess.Popen[bytes]) -> None:
-        worker.kill()
-        worker.communicate()
-
     def _end(self, client: subprocess.Popen[bytes]) -> None:
         assert client.stdin is not None
         client.stdin.close()
@@ -97,12 +98,12 @@ class Storm:
             worker.communicate()  # ends its input; it leaves gracefully
 
 
-def summary(report: Report, *, kills: int, seed: int, seconds: float) -> str:
+def summary(report: Report, *, kills: int, workers: int, seed: int, seconds: float) -> str:
     """One line of figures, and a line for everything that is wrong."""
     figures = (
-        f"{kills} kills in {seconds:.1f} s, {report.runs} runs, {report.executions} executions; "
-        f"{report.facts} facts checked, {len(report.lost)} lost, {len(report.repeated)} repeated, "
-        f"{len(report.damaged)} damaged; seed {seed}"
+        f"{kills} kills among {workers} workers in {seconds:.1f} s, {report.runs} runs, "
+        f"{report.executions} executions; {report.facts} facts checked, {len(report.lost)} lost, "
+        f"{len(report.repeated)} repeated, {len(report.damaged)} damaged; seed {seed}"
     )
     return "\n".join([figures, *report.lost[:20], *report.repeated[:20], *report.damaged[:20]])
 
@@ -110,6 +111,7 @@ def summary(report: Report, *, kills: int, seed: int, seconds: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--folder", type=Path, default=None, help="keep the database and the logs here")
     options = parser.parse_args()
@@ -119,12 +121,14 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
-            Storm(folder, seed=seed).blow(options.kills)
+            Storm(folder, seed=seed, workers=options.workers).blow(options.kills)
         except Exception:
             print(f"seed {seed}", (folder / "errors.log").read_text()[-3000:], sep="\n", file=sys.stderr)
             raise
         report = check(folder)
-        print(summary(report, kills=options.kills, seed=seed, seconds=time.monotonic() - began))
+        print(
+            summary(report, kills=options.kills, workers=options.workers, seed=seed, seconds=time.monotonic() - began)
+        )
     return 0 if report.ok else 1
 
 

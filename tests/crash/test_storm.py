@@ -40,7 +40,16 @@ def steps_again(folder: Path, *, workflow: str) -> None:
     run = connection.execute("select id from holdfast_runs where workflow = ? limit 1", (workflow,)).fetchone()[0]
     connection.close()
     with (folder / "steps.log").open("a") as log:
-        log.write(f"B {run} 1 0.feed\n")
+        log.write(f"B {run} 0.1 0.feed\n")
+
+
+def told_cancelled(folder: Path) -> None:
+    """A client was told that a run is cancelled, and it has succeeded."""
+    connection = sqlite3.connect(folder / "storm.db")
+    run = connection.execute("select id from holdfast_runs where state = 'succeeded' limit 1").fetchone()[0]
+    connection.close()
+    with (folder / "client.log").open("a") as log:
+        log.write(f"X {run}\n")
 
 
 def change(statement: str) -> Callable[[Path], None]:
@@ -52,10 +61,11 @@ def change(statement: str) -> Callable[[Path], None]:
     return apply
 
 
-FIRST = "(select number from holdfast_runs limit 1)"
+FIRST = "(select number from holdfast_runs where state = 'succeeded' limit 1)"
 TAMPERINGS: dict[str, tuple[Callable[[Path], None], str]] = {
     "a step is repeated": (lambda folder: steps_again(folder, workflow="side_by_side"), "repeated"),
     "a step before the last is repeated": (lambda folder: steps_again(folder, workflow="in_a_row"), "repeated"),
+    "a cancelled run succeeds": (told_cancelled, "lost"),
     "a run is gone": (change(f"delete from holdfast_runs where number = {FIRST}"), "lost"),
     "a run is not finished": (change(f"update holdfast_runs set state = 'ready' where number = {FIRST}"), "lost"),
     "a result is another": (change(f"update holdfast_runs set output = '\"x\"' where number = {FIRST}"), "lost"),
