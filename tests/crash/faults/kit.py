@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -115,9 +115,11 @@ class Subject:
     def leave(self) -> None:
         self.process.kill()
         self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()  # the end also of what a shell has started
         for listener in self._listeners:
             listener.join()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+        for pipe in (self.process.stdout, self.process.stderr):
             if pipe is not None:
                 pipe.close()
 
@@ -144,9 +146,15 @@ class Subject:
 
 
 @contextmanager
-def subject(database: Path, *options: str, faults: Faults | None = None) -> Iterator[Subject]:
-    """The subject under load; it is killed at the end of the block if it still lives."""
-    command = [sys.executable, "-m", "tests.crash.faults.subject", str(database), *options]
+def subject(
+    database: Path, *options: str, faults: Faults | None = None, within: Sequence[str] = ()
+) -> Iterator[Subject]:
+    """The subject under load; it is killed at the end of the block if it still lives.
+
+    Args:
+        within: a command that executes the command which follows it.
+    """
+    command = [*within, sys.executable, "-m", "tests.crash.faults.subject", str(database), *options]
     running = Subject(command, dict(os.environ) if faults is None else faults.environment)
     try:
         yield running
@@ -159,6 +167,6 @@ def assert_kept(database: Path, told: Told, *, ended: bool = True) -> None:
     found = judge.read(database)
     verdict = judge.judge(found, told, ever={})
     assert told.facts > 0
-    assert verdict.ok, verdict
+    assert verdict.ok, str(verdict)[:2000]
     if ended:
         assert {row.state for row in found.runs.values()} == {"succeeded"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from holdfast._store.sqlitefile import PAGE_BYTES
 
 pytestmark = pytest.mark.crash
 SOME = 40
+DISK_BYTES = 24_000_000
+"""More than the log ever needs, 17 MB."""
 
 
 def test_a_full_disk_delays_everything_and_loses_nothing(faults: Faults, folder: Path) -> None:
@@ -35,6 +39,38 @@ def test_a_full_disk_delays_everything_and_loses_nothing(faults: Faults, folder:
         assert running.finish() == 0
         assert running.done
         assert_kept(folder / "a.db", running.told)
+
+
+def own_disk(folder: Path, kept: Path) -> list[str]:
+    """Execute what follows with a small file system of its own at the folder, and keep a copy of what was on it."""
+    script = f'at=$1 kept=$2; shift 2; mount -t tmpfs -o size={DISK_BYTES} tmpfs "$at" || exit; "$@"; code=$?'
+    script += '; cp "$at"/* "$kept"; exit $code'
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(folder), str(kept)]
+
+
+def may_mount(folder: Path) -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    return not subprocess.call([*own_disk(folder, folder), "touch", f"{folder}/x"], stderr=subprocess.DEVNULL)
+
+
+def test_a_file_system_that_is_really_full_delays_everything_and_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    if not may_mount(tmp_path):
+        pytest.skip("no file system may be mounted here (unshare --user --mount)")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with subject(folder / "a.db", within=own_disk(folder, kept)) as running:
+        running.until_results(SOME)
+        ballast = Path(f"/proc/{running.process.pid}/root{folder}/ballast")
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(65_536)):
+                continue
+        running.until_logged("database or disk is full (SQLITE_FULL) (hint: make room on the disk", times=3)
+        ballast.unlink()
+        running.until_logged("the store accepts writes again")
+        running.until_results(SOME)
+        assert running.finish() == 0
+        assert_kept(kept / "a.db", running.told)
 
 
 def test_a_failed_sync_ends_the_process_and_nothing_is_guessed(faults: Faults, folder: Path) -> None:
