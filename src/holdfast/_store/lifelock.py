@@ -8,6 +8,7 @@ worker when it leaves or by whoever buries it. Removal is safe because ids are n
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import weakref
@@ -30,7 +31,8 @@ class LifeLock:
         """Remove the file and let the lock go. May be called twice."""
         if self._descriptor is None:
             return
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the disk has become read-only: a free lock says the same
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = None
 

@@ -93,6 +93,7 @@ def test_a_disk_that_becomes_read_only_ends_the_process(faults: Faults, folder: 
         faults.switches.read_only = 1
         assert running.ended() == 1
         assert "CRITICAL holdfast.engine worker" in running.log
+        assert "OSError" not in running.log, "what happens while it leaves does not hide the cause"
         assert not running.done
         assert_kept(folder / "a.db", running.told, ended=False)
         recover(folder / "a.db", running.told)
