@@ -37,7 +37,9 @@ def test_killed_workers_lose_and_repeat_nothing(
 def steps_again(folder: Path, *, workflow: str) -> None:
     """A recorded step begins once more."""
     connection = sqlite3.connect(folder / "storm.db")
-    run = connection.execute("select id from holdfast_runs where workflow = ? limit 1", (workflow,)).fetchone()[0]
+    run = connection.execute(
+        "select id from holdfast_runs where workflow = ? and state = 'succeeded' limit 1", (workflow,)
+    ).fetchone()[0]
     connection.close()
     with (folder / "steps.log").open("a") as log:
         log.write(f"B {run} 0.1 0.feed\n")

@@ -20,7 +20,7 @@ from holdfast._store import sqlitefile
 from holdfast.cli import checks
 
 pytestmark = pytest.mark.crash
-SOME = 40
+SOME = 20
 LOG_BYTES_MAX = sqlitefile.LOG_BYTES_MAX // 16
 LOCKED_SECONDS = float(os.environ.get("HOLDFAST_LOCKED_SECONDS", "3"))
 """31 in `make crash`: longer than SQLite itself waits for a lock."""

@@ -16,7 +16,7 @@ from tests.crash.power.trials import recover
 from holdfast._store.sqlitefile import PAGE_BYTES
 
 pytestmark = pytest.mark.crash
-SOME = 40
+SOME = 20
 DISK_BYTES = 24_000_000
 """More than the log ever needs, 17 MB."""
 

@@ -15,7 +15,7 @@ from holdfast import Holdfast, StoreUnsupported
 from holdfast._store import place
 
 pytestmark = pytest.mark.crash
-SOME = 40
+SOME = 20
 DAY_NS = 86_400 * 10**9
 
 
