@@ -618,6 +618,8 @@ def test_full_is_full_and_work_goes_on_with_the_same_connection(path: Path) -> N
         (sqlite3.SQLITE_READONLY, StoreUnavailable, True),
         (1032, StoreReplaced, False),
         (sqlite3.SQLITE_IOERR_FSYNC, StoreError, False),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, StoreFull, True),
+        (sqlite3.SQLITE_IOERR_SHMOPEN, StoreUnavailable, True),
         (sqlite3.SQLITE_IOERR_WRITE, StoreError, False),
         (sqlite3.SQLITE_ERROR, StoreError, False),
     ],

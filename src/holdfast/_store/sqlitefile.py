@@ -436,7 +436,12 @@ _MEANINGS: Final[dict[int, tuple[type[StoreError], str]]] = {
     sqlite3.SQLITE_NOLFS: (StoreUnavailable, "the file system cannot keep files this large"),
     sqlite3.SQLITE_IOERR: (StoreError, "the disk failed; stop, look at the system's log, then start again"),
 }
-_READONLY_DBMOVED: Final = sqlite3.SQLITE_READONLY | (4 << 8)
+_EXACTLY: Final[dict[int, tuple[type[StoreError], str]]] = {
+    sqlite3.SQLITE_READONLY | (4 << 8): (StoreReplaced, "stop every process that uses it before it is moved"),
+    # The log's index could not grow by a page. It holds nothing that a crash must not take, so trying again is safe.
+    sqlite3.SQLITE_IOERR_SHMSIZE: (StoreFull, "make room on the disk; work goes on by itself"),
+    sqlite3.SQLITE_IOERR_SHMOPEN: (StoreUnavailable, "look at the owner and the mode of the -shm file"),
+}
 
 
 def translate(error: sqlite3.Error, path: Path | None) -> StoreError:
@@ -446,7 +451,6 @@ def translate(error: sqlite3.Error, path: Path | None) -> StoreError:
     """
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name: str = getattr(error, "sqlite_errorname", type(error).__name__)
-    kind, hint = _MEANINGS.get(code & 0xFF, (StoreError, "this is unexpected: please report it"))
-    if code == _READONLY_DBMOVED:
-        kind, hint = StoreReplaced, "stop every process that uses it before it is moved, then start again"
+    unknown = StoreError, "this is unexpected: please report it"
+    kind, hint = _EXACTLY.get(code) or _MEANINGS.get(code & 0xFF, unknown)
     return kind(f"{path or 'the database'}: {error} ({name})", hint=hint)

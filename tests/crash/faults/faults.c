@@ -4,7 +4,7 @@
  *     FAULTS_FOLDER     real path of the folder whose files are affected
  *     FAULTS_SWITCHES   a file with `struct switches`, mapped by both sides
  *
- * full        writes that would store anything: ENOSPC
+ * full        writes: ENOSPC (a file may still be made longer by a hole, which needs no room)
  * sync_fails  fsync, fdatasync: EIO, and so it stays
  * read_only   opening for writing, writing, removing: EROFS, as after the kernel has remounted a failing disk
  * no_files    opening anything anywhere: EMFILE
@@ -120,14 +120,9 @@ int access(const char *path, int mode) {
 
 /* Writing. */
 
-static int forbidden(int descriptor) {
-    if (!is_affected(descriptor)) return 0;
-    return switches->read_only ? EROFS : switches->full ? ENOSPC : 0;
-}
-
 static ssize_t write_at(int descriptor, const void *data, size_t length, off_t offset) {
     prepare();
-    int error = forbidden(descriptor);
+    int error = !is_affected(descriptor) ? 0 : switches->read_only ? EROFS : switches->full ? ENOSPC : 0;
     return error ? fail(error) : real_pwrite(descriptor, data, length, offset);
 }
 
@@ -141,8 +136,7 @@ ssize_t pwrite64(int descriptor, const void *data, size_t length, off64_t offset
 
 static int cut_to(int descriptor, off_t length) {
     prepare();
-    int error = forbidden(descriptor);
-    return error ? fail(error) : real_ftruncate(descriptor, length);
+    return switches->read_only && is_affected(descriptor) ? fail(EROFS) : real_ftruncate(descriptor, length);
 }
 
 int ftruncate(int descriptor, off_t length) { return cut_to(descriptor, length); }

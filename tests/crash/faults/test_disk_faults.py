@@ -129,6 +129,22 @@ def test_a_failed_sync_of_a_lease_ends_an_idle_worker(faults: Faults, folder: Pa
         assert "SQLITE_IOERR_FSYNC" in running.log
 
 
+def test_a_database_that_is_opened_on_a_full_disk_says_so_and_is_not_harmed(
+    used: Path, faults: Faults, folder: Path
+) -> None:
+    shutil.copy(used, folder)
+    faults.switches.full = 1
+    with subject(folder / "a.db", "--name", "new", faults=faults) as running:
+        assert running.ended() == 1
+        assert "holdfast.errors.StoreFull" in running.log
+        assert "hint: make room on the disk" in running.log
+    faults.switches.full = 0
+    with subject(folder / "a.db", "--name", "new", faults=faults) as running:
+        running.until_results(1)
+        assert running.finish() == 0
+        assert_kept(folder / "a.db", running.told)
+
+
 def damage(database: Path, name: str) -> tuple[int, bytes]:
     """Rub out a part of the first page of a table or index; nothing has the file open. Returns place and page."""
     with closing(sqlite3.connect(database)) as connection:
