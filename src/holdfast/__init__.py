@@ -16,7 +16,7 @@ from holdfast._flow.definitions import Step, Workflow, step, workflow
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.policies import Retry
 from holdfast._model.retention import Pruned, PrunedGroup, Retention
-from holdfast._model.runinfo import Entry, ErrorInfo, RunInfo
+from holdfast._model.runinfo import Entry, ErrorInfo, RunInfo, WorkerInfo
 from holdfast._run import Run, Start, Stats
 from holdfast._runtime.options import ExecutorOptions, LeaseOptions, WorkerOptions
 from holdfast._store.journal import JournalOptions
@@ -37,6 +37,7 @@ from holdfast.errors import (
     RunConflict,
     RunFailed,
     RunNotFound,
+    RunPoisoned,
     RunTimeout,
     SchemaMismatch,
     StepFailed,
@@ -87,6 +88,7 @@ __all__ = [
     "RunFailed",
     "RunInfo",
     "RunNotFound",
+    "RunPoisoned",
     "RunState",
     "RunTimeout",
     "SchemaMismatch",
@@ -107,6 +109,7 @@ __all__ = [
     "UnknownWorkflow",
     "UsageError",
     "WaitTimeout",
+    "WorkerInfo",
     "WorkerOptions",
     "Workflow",
     "WorkflowError",

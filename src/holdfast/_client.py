@@ -33,8 +33,8 @@ from holdfast._model.records import (
     Started,
 )
 from holdfast._model.retention import Pruned
-from holdfast._model.runinfo import RunInfo
-from holdfast._rows import info_of
+from holdfast._model.runinfo import RunInfo, WorkerInfo
+from holdfast._rows import info_of, worker_of
 from holdfast._run import Run, Start, Stats
 from holdfast._runtime.engine import STARTS_PER_TURN, Engine
 from holdfast._runtime.pruning import prune, would_prune
@@ -286,6 +286,20 @@ class Client:
             runs_max=options.runs_max,
             on_progress=on_progress,
         )
+
+    async def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
+        """The workers that live, oldest first.
+
+        Args:
+            gone: also those that have left or were declared dead within the last seven days.
+
+        Raises:
+            UsageError: `gone` is not a boolean.
+        """
+        if not isinstance(gone, bool):
+            raise UsageError(f"workers(gone={gone!r}) must be true or false")
+        rows = await self._engine.store.workers()
+        return tuple(worker_of(row) for row in rows if gone or row.state == "live")
 
     # Leaves.
 

@@ -9,7 +9,8 @@ import msgspec
 
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.records import EntryRecorded
-from holdfast._model.runinfo import Entry, ErrorInfo, RunDetail, RunInfo
+from holdfast._model.runinfo import Entry, ErrorInfo, RunDetail, RunInfo, WorkerInfo
+from holdfast._store.port import WorkerRow
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -29,7 +30,7 @@ def info_of(row: RunDetail) -> RunInfo:
         worker=row.worker,
         request=row.request,
         generation=row.generation,
-        claims=row.claims,
+        crashes=row.crashes,
         forked_from=row.forked_from,
         created_at=_EPOCH + timedelta(microseconds=row.created_at),
         due_at=instant(row.due_at),
@@ -55,6 +56,20 @@ def entry_of(row: EntryRecorded) -> Entry:
         started_at=instant(row.started_at),
         finished_at=instant(row.finished_at),
         due_at=instant(row.due_at),
+    )
+
+
+def worker_of(row: WorkerRow) -> WorkerInfo:
+    """A worker's row as `WorkerInfo`."""
+    return WorkerInfo(
+        id=row.id,
+        host=row.host,
+        pid=row.pid,
+        state=row.state,
+        started_at=_EPOCH + timedelta(microseconds=row.started_at),
+        lease_until=_EPOCH + timedelta(microseconds=row.lease_until),
+        workflows=row.workflows,
+        runs=row.runs,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 from holdfast._client import Client
 from holdfast._model.lifecycle import RunState
 from holdfast._model.retention import Pruned
-from holdfast._model.runinfo import Entry, RunInfo
+from holdfast._model.runinfo import Entry, RunInfo, WorkerInfo
 from holdfast._run import Run, Start, Stats
 from holdfast.errors import NotOpen, UsageError
 
@@ -121,6 +121,10 @@ class SyncClient:
     def stats(self) -> Stats:
         """See `Client.stats`."""
         return self._wait(self._opened.stats())
+
+    def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
+        """See `Client.workers`."""
+        return self._wait(self._opened.workers(gone=gone))
 
     def list(self, **conditions: Any) -> list[RunInfo]:
         """See `Client.list`."""

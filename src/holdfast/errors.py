@@ -18,7 +18,8 @@ HoldfastError
 │   ├── RunTimeout             the run passed its deadline (also a TimeoutError)
 │   ├── StepFailed             a step failed with an exception that cannot be rebuilt here
 │   ├── StepTimeout            an attempt of a step took longer than its timeout (also a TimeoutError)
-│   └── NondeterminismError    the code does not repeat what its history records
+│   ├── NondeterminismError    the code does not repeat what its history records
+│   └── RunPoisoned            the run's worker died with it again and again
 ├── WaitTimeout                nobody: `result(timeout=...)` gave up waiting, the run goes on (also a TimeoutError)
 ├── StoreError                 the operator: disk, file, permissions, schema
 │   ├── StoreBusy              another process holds the database too long (retryable)
@@ -238,6 +239,12 @@ class StepTimeout(WorkflowError, TimeoutError):
     """One attempt of a step took longer than the step's timeout."""
 
     code = "step-timeout"
+
+
+class RunPoisoned(WorkflowError):
+    """The run's worker died with it again and again, and no outcome was recorded in between; why it is `blocked`."""
+
+    code = "poison"
 
 
 class NondeterminismError(WorkflowError):

@@ -119,19 +119,23 @@ def test_worker_takes_another_database(cli: Cli, process: Process, shop: Path) -
     assert (shop / "other.db").exists()
 
 
-def test_worker_that_was_declared_dead_leaves_with_an_error(cli: Cli, process: Process, shop: Path) -> None:
+def test_worker_that_was_declared_dead_goes_on_as_another(cli: Cli, process: Process, shop: Path) -> None:
     worker = process("worker", "shop:app", "-o", "jsonl")
     event = ready(worker)
     with sqlite3.connect(shop / "orders.db") as connection:
         connection.execute("update holdfast_workers set state = 'dead' where id = ?", (event["worker"],))
     connection.close()
     cli("start", "checkout", 'order="1"', "--id", "o1")
-    _, err = worker.communicate()
-    assert worker.returncode == 1
-    assert json.loads(err.splitlines()[-1])["error"]["code"] == "fenced"
-    assert "Traceback" not in err
-    process("worker", "shop:app")
     assert cli("wait", "o1", "--timeout", "30").code == 0
+    again = ready(worker)
+    assert again["worker"] != event["worker"]
+    assert [w["id"] for w in cli("workers", "-o", "json").json] == [again["worker"]]
+    worker.terminate()
+    out, err = worker.communicate()
+    assert worker.returncode == 0
+    assert (json.loads(out)["worker"], json.loads(out)["succeeded"]) == (again["worker"], 1)
+    assert f"worker {event['worker']} was declared dead" in err
+    assert "Traceback" not in err
 
 
 # Loading.

@@ -32,7 +32,7 @@ PROGRAMS = int(os.environ.get("HOLDFAST_PROGRAMS", "60"))
 ONE_SEED = os.environ.get("HOLDFAST_SEED")
 REPLAYS = 3
 DEPTH_MAX = 3
-_ROW = "number, id, workflow, input, seed, generation, claims, request, created_at, started_at, deadline_at"
+_ROW = "number, id, workflow, input, seed, generation, crashes, request, created_at, started_at, deadline_at"
 
 
 Failed = LookupError  # a class that child processes find under the same name

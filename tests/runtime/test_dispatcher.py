@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime.kit import Gate, Seen, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
-from holdfast import RunConflict, Start, StoreError, UnknownWorkflow, current, sleep, step, workflow
+from holdfast import Holdfast, RunConflict, Start, StoreError, UnknownWorkflow, current, sleep, step, workflow
+from holdfast._runtime.dispatcher import LOOK_US_MIN
 from holdfast.errors import StoreBusy
 
 ORDER: list[int] = []
@@ -259,5 +261,102 @@ def test_a_store_error_is_what_callers_get_when_the_database_fails() -> None:
             app._engine.journal.fail(StoreError("gone"))
             with pytest.raises(StoreError, match="gone"):
                 await app.start(noting, 1)
+
+    play(main())
+
+
+def deafen(app: Holdfast) -> None:
+    """Neither the poll nor other processes' writes make the worker look from here on."""
+    worker = worker_of(app)
+    worker.changed = lambda: None  # type: ignore[method-assign]
+    worker.dispatcher._ticker._period = 3600
+
+
+def test_a_slot_that_a_parked_run_frees_is_filled_without_the_poll(tmp_path: Path) -> None:
+    @workflow
+    async def sleeper() -> None:
+        await sleep(3600)
+
+    async def main() -> None:
+        path = tmp_path / "a.db"
+        async with opened(sleeper, noting, at=path, runs_max=1) as app, app_of(noting, at=path).client() as client:
+            await app.start(sleeper, id="s")
+            deafen(app)
+            await client.start(noting, 1, id="n")
+            await worker_of(app).dispatcher._turn()  # it is seen, and there is no room
+            worker_of(app).dispatcher.poke()  # the turn under way ends, and the long period begins
+            await asyncio.sleep(0)
+            await park(app)
+            await until_state(client, "n", "succeeded")
+
+    play(main())
+
+
+def test_a_slot_that_was_reserved_in_vain_is_filled_without_the_poll(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "a.db"
+        async with opened(noting, at=path, runs_max=1) as app, app_of(noting, at=path).client() as client:
+            await app.run(noting, 1, id="n1")
+            deafen(app)
+            worker_of(app).dispatcher.poke()
+            journal, held = journal_of(app), []
+
+            def holding(record: Any, then: Any) -> None:
+                held.append((record, then))
+
+            journal.append = holding  # type: ignore[method-assign]
+            again = asyncio.create_task(app.start(noting, 1, id="n1"))
+            while not held:
+                await asyncio.sleep(0)
+            await client.start(noting, 2, id="n2")
+            await worker_of(app).dispatcher._turn()  # it is seen, and the only slot is reserved
+            del journal.append
+            journal.append(*held[0])
+            await again
+            await until_state(client, "n2", "succeeded")
+
+    play(main())
+
+
+def test_a_full_worker_does_not_spin_over_runs_that_are_due() -> None:
+    @workflow
+    async def sleeper() -> None:
+        await sleep(0.01)
+
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> None:
+            await gate()
+
+        @workflow
+        async def holder() -> None:
+            await wait()
+
+        async with opened(sleeper, holder, runs_max=1) as app:
+            run = await app.start(sleeper, id="s")
+            await park(app)
+            await app.start(holder, id="h")
+            await gate.came.wait()
+            dispatcher, store = worker_of(app).dispatcher, app._engine.store
+            while (await store.next_due() or 0) > app._world.now_us():
+                await asyncio.sleep(0)
+            await dispatcher._turn()
+            looks, began = 0, app._world.now_us()
+            next_due = store.next_due
+
+            async def counted() -> int | None:
+                nonlocal looks
+                looks += 1
+                return await next_due()
+
+            store.next_due = counted  # type: ignore[method-assign]
+            for _ in range(200):
+                await app.count()
+            turns = 2 + (app._world.now_us() - began) // LOOK_US_MIN
+            assert looks <= 3 * turns, "it looks again and again although there is no room"
+            gate.open.set()
+            await run.result()
 
     play(main())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -18,9 +19,11 @@ from holdfast import (
     Run,
     RunConflict,
     Start,
+    StoreError,
     SyncClient,
     SyncRun,
     UsageError,
+    WorkerOptions,
     step,
     workflow,
 )
@@ -52,6 +55,7 @@ def test_outside_of_the_block_every_call_says_that_the_app_is_not_open() -> None
             app.list,
             app.count,
             app.stats,
+            app.workers,
             run.result,
             run.describe,
             run.history,
@@ -138,6 +142,7 @@ WRONG: dict[str, Callable[[Client], Any]] = {
     "a limit of another type": lambda app: app.list(limit="10"),
     "a prefix": lambda app: app.list(id_prefix=7),
     "an instant": lambda app: app.list(created_from="yesterday"),
+    "whether workers are gone": lambda app: app.workers(gone="yes"),
     "a workflow's name": lambda app: app.list(workflow=7),
     "a fork's entry": lambda app: app.get("r").fork("1"),
 }
@@ -185,6 +190,7 @@ def test_the_blocking_facade_does_what_the_client_does(tmp_path: Path) -> None:
         assert [info.id for info in client.list(attributes={"k": 1})] == ["r"]
         assert client.count(state="succeeded") == 4
         assert client.stats().count("succeeded") == 4
+        assert [worker.state for worker in client.workers()] == ["live"]
         assert (run.describe().state, len(run.history())) == ("succeeded", 1)
         assert [run.cancel(), run.pause(), run.resume()] == ["succeeded"] * 3
         with pytest.raises(RunConflict):
@@ -234,5 +240,51 @@ def test_a_client_executes_nothing(tmp_path: Path) -> None:
             assert (await run.describe()).state == "ready"
             assert (await client.stats()).workers == ()
         assert isinstance(app, Holdfast)
+
+    play(main())
+
+
+def test_an_error_while_the_worker_leaves_still_frees_its_lock_and_its_threads(tmp_path: Path) -> None:
+    async def main() -> None:
+        before = threading.active_count()
+        app = app_of(flow, at=tmp_path / "a.db")
+
+        async def failing(*_args: Any, **_options: Any) -> None:
+            raise StoreError("the disk is gone")
+
+        await app.__aenter__()
+        assert await app.run(flow, 1) == 2
+        app._engine.store.leave = failing  # type: ignore[method-assign]
+        with pytest.raises(StoreError, match="the disk is gone"):
+            await app.__aexit__(None, None, None)
+        assert threading.active_count() == before
+        assert not list(tmp_path.glob("*-worker-*"))
+        async with app:
+            assert await app.run(flow, 2) == 4
+            assert [worker.state for worker in await app.workers(gone=True)] == ["dead", "live"]
+
+    play(main())
+
+
+@pytest.mark.parametrize("after", [0, -1, 1.5, "5", True])
+def test_poison_after_must_be_a_positive_number_or_none(after: Any) -> None:
+    with pytest.raises(UsageError, match="poison_after"):
+        WorkerOptions(poison_after=after)
+    assert WorkerOptions(poison_after=None).poison_after is None
+
+
+def test_workers_are_frozen_values_with_what_they_know_and_hold(tmp_path: Path) -> None:
+    async def main() -> None:
+        app = app_of(flow, plain, at=tmp_path / "a.db")
+        async with app, app.client() as client:
+            (worker,) = await client.workers()
+            assert (worker.state, worker.pid, worker.runs) == ("live", os.getpid(), 0)
+            assert worker.workflows == ("flow", "plain")
+            assert worker.lease_until > worker.started_at
+            with pytest.raises(AttributeError):
+                worker.state = "dead"  # type: ignore[misc]
+        async with app.client() as client:
+            assert await client.workers() == ()
+            assert [w.state for w in await client.workers(gone=True)] == ["left"]
 
     play(main())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -80,3 +81,37 @@ def test_a_forked_child_does_not_keep_the_parents_lock(tmp_path: Path) -> None:
 def test_a_worker_id_that_is_no_file_name_is_our_fault(worker: str, tmp_path: Path) -> None:
     with pytest.raises(InternalError):
         LifeLock(tmp_path / "a.db", worker)
+
+
+def test_files_that_nobody_holds_or_knows_are_swept_up_when_they_are_old(tmp_path: Path) -> None:
+    database = tmp_path / "a[1].db"
+    held = lifelock.LifeLock(database, "held")
+    for name in ("known", "orphan", "young"):
+        (tmp_path / f"a[1].db-worker-{name}").touch()
+    (tmp_path / "a[1].db-worker-not.ours").touch()
+    (tmp_path / "b.db-worker-other").touch()
+    for file in tmp_path.iterdir():
+        os.utime(file, (10, 10) if "young" not in file.name else (30, 30))
+    lifelock.sweep(database, {"known"}, before_us=20_000_000)
+    left = {file.name.rpartition("-")[2] for file in tmp_path.iterdir()}
+    assert left == {"held", "known", "young", "not.ours", "other"}
+    held.release()
+
+
+def test_a_lock_is_never_held_on_a_file_that_was_swept_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was stopped between making its file and locking it."""
+    path, flock = tmp_path / "a.db", fcntl.flock
+    swept: list[int] = []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not swept:
+            swept.append(descriptor)
+            os.unlink(tmp_path / "a.db-worker-w")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lock = lifelock.LifeLock(path, "w")
+    monkeypatch.undo()
+    assert not lifelock.is_free(path, "w")
+    lock.release()
+    assert not list(tmp_path.iterdir())

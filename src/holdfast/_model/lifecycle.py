@@ -39,6 +39,9 @@ class EntryState(StrEnum):
 ENDED: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
 """States that a run does not leave by itself."""
 
+SUSPECT_AFTER: Final = 3
+"""Crashes without progress from which on each worker tries such runs one at a time. The SQL names the same number."""
+
 TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] = {
     # record: (states it applies to, states it leads to); an empty set on the left means "no run yet",
     # on the right "no run any more"
@@ -70,8 +73,12 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
         frozenset({RunState.READY}),
     ),
     "RunForked": (frozenset(), frozenset({RunState.READY})),
-    "WorkerBuried": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
-    "RunsUnblocked": (frozenset({RunState.BLOCKED}), frozenset({RunState.READY})),
+    "RunCleared": (frozenset({RunState.RUNNING}), frozenset({RunState.RUNNING})),
+    "WorkerBuried": (
+        frozenset({RunState.RUNNING}),
+        frozenset({RunState.READY, RunState.BLOCKED, RunState.CANCELLED}),
+    ),
+    "RunsUnblocked": (frozenset({RunState.BLOCKED}), frozenset({RunState.RUNNING})),
     "RunsPruned": (ENDED, frozenset()),
 }
 """Every record that moves a run, with the states before and after."""

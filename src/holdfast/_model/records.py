@@ -163,28 +163,46 @@ class RunForked(NamedTuple):
     now: int
 
 
+class RunCleared(NamedTuple):
+    """A run that had taken workers down without progress has lived on in this one: its crashes are forgotten."""
+
+    number: int
+    worker: str
+
+
 class WorkerBuried(NamedTuple):
-    """A worker is dead; its runs become ready, in the same transaction. Answer: how many runs."""
+    """A worker is dead; its runs become ready, in the same transaction. Answer: `Buried`.
+
+    Each of them counts a crash: one more than before, or the first if it has recorded an outcome since the last. From
+    `poison_after` crashes on it is `blocked` with reason ``poison`` and this `error` instead; none means never.
+    """
 
     worker: str
     now: int
+    poison_after: int | None = None
+    error: str | None = None
 
 
 class RunsUnblocked(NamedTuple):
-    """This worker may have other code: runs of these workflows that *another* worker found not to match may try again.
+    """This worker may have other code: it takes runs of these workflows that *another* worker found not to match.
 
-    Answer: how many runs.
+    It takes up to `limit`, none of those in `tried`. They are its own at once, so that no third worker gets them that
+    does not know them any better. Answer: tuple of `RunRow`.
     """
 
     worker: str
     workflows: tuple[str, ...]
+    tried: tuple[int, ...]
+    limit: int
+    now: int
 
 
 class RunsClaimed(NamedTuple):
     """A worker takes up to `limit` ready runs of workflows that it knows. Answer: tuple of `RunRow`.
 
     Where fewer are ready, runs that wait and are due are made ready and taken; `wakes` of them in any case, so that
-    neither those that wait nor those that are ready can stall the others.
+    neither those that wait nor those that are ready can stall the others. With `suspect` it takes one run that has
+    taken workers down again and again, which nobody gets otherwise.
     """
 
     worker: str
@@ -192,6 +210,7 @@ class RunsClaimed(NamedTuple):
     limit: int
     now: int
     wakes: int = 0
+    suspect: bool = False
 
 
 class Cutoff(NamedTuple):
@@ -223,6 +242,7 @@ Record: TypeAlias = (
     | RunReleased
     | RunBlocked
     | RunPaused
+    | RunCleared
     | CancelRequested
     | PauseRequested
     | ResumeRequested
@@ -243,6 +263,7 @@ APPLY_ORDER: Final[tuple[type[Record], ...]] = (
     RunReleased,
     RunBlocked,
     RunPaused,
+    RunCleared,
     CancelRequested,
     PauseRequested,
     ResumeRequested,
@@ -254,6 +275,23 @@ APPLY_ORDER: Final[tuple[type[Record], ...]] = (
     RunsPruned,  # last: whoever retries or forks an ended run in the same batch comes first
 )
 """The order in which the kinds of one batch are applied."""
+
+OF_A_WORKER: Final[frozenset[type[Record]]] = frozenset(
+    {
+        EntryRecorded,
+        RunEnded,
+        RunContinued,
+        RunParked,
+        RunReleased,
+        RunBlocked,
+        RunPaused,
+        RunCleared,
+        WorkerBuried,
+        RunsUnblocked,
+        RunsClaimed,
+    }
+)
+"""What a worker says in its own name: without meaning once it is no more. The others come from people and programs."""
 
 
 class Started(NamedTuple):
@@ -294,6 +332,13 @@ class Removed(NamedTuple):
     took_us: int
 
 
+class Buried(NamedTuple):
+    """Answer to `WorkerBuried`: how many runs it left, and id and workflow of those that are blocked as poison."""
+
+    orphans: int
+    poisoned: tuple[tuple[str, str], ...]
+
+
 class RunRow(NamedTuple):
     """What a worker needs of a run that it has claimed."""
 
@@ -303,7 +348,7 @@ class RunRow(NamedTuple):
     input: str
     seed: int
     generation: int
-    claims: int
+    crashes: int
     request: str | None
     created_at: int
     started_at: int
@@ -311,5 +356,5 @@ class RunRow(NamedTuple):
     has_history: bool
 
 
-Outcome: TypeAlias = Started | Requested | Forked | Removed | int | tuple[RunRow, ...] | None
+Outcome: TypeAlias = Started | Requested | Forked | Removed | Buried | tuple[RunRow, ...] | None
 """What a store answers a record with; none where there is nothing to say."""

@@ -40,13 +40,13 @@ class RunInfo:
         input: the arguments, by parameter name, as JSON values.
         output: the result as a JSON value, once succeeded.
         error: why it failed or is blocked.
-        reason: slug of why it is blocked: ``nondeterminism``, ``not-decodable``, ...
+        reason: slug of why it is blocked: ``nondeterminism``, ``not-decodable``, ``poison``, ...
         attributes: searchable metadata.
         priority: higher goes first.
         worker: who holds it while it is running.
         request: ``cancel`` or ``pause`` while that is under way.
         generation: how often it has continued as new.
-        claims: how often it was claimed since it last made progress.
+        crashes: how often its worker died with it since it last made progress.
         forked_from: the run that it was forked from.
         created_at, due_at, started_at, ended_at, deadline_at: its instants.
     """
@@ -63,7 +63,7 @@ class RunInfo:
     worker: str | None = None
     request: str | None = None
     generation: int = 0
-    claims: int = 0
+    crashes: int = 0
     forked_from: str | None = None
     created_at: datetime
     due_at: datetime | None = None
@@ -121,7 +121,7 @@ class RunDetail(NamedTuple):
     worker: str | None
     request: str | None
     generation: int
-    claims: int
+    crashes: int
     forked_from: str | None
     created_at: int
     due_at: int | None
@@ -135,4 +135,28 @@ class StateCount(NamedTuple):
 
     workflow: str
     state: str
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerInfo:
+    """A worker as the database knows it. Instants are aware datetimes in UTC.
+
+    Attributes:
+        id: the worker's id; a process that was declared dead goes on under a new one.
+        host, pid: its machine and process.
+        state: ``live``, ``left`` (by itself) or ``dead`` (declared so by another worker).
+        started_at: when it was entered.
+        lease_until: until when it counts as alive without a sign; of one that is gone, since when.
+        workflows: the names of the workflows that it knows.
+        runs: how many runs it holds.
+    """
+
+    id: str
+    host: str
+    pid: int
+    state: str
+    started_at: datetime
+    lease_until: datetime
+    workflows: tuple[str, ...]
     runs: int

@@ -18,11 +18,23 @@ released and tried again for ever, and its run would never end. Code of the step
 connection pool does whose own task cancels those that use it. So an interruption counts once: when the same step
 is interrupted again in this process, which evidently goes on, that attempt has failed. A process that really stops
 never sees a second one, and workers can at most pass a step on once each.
+
+**No body begins on a lapsed lease.** A body is held until the records before it are durable, and a commit proves the
+lease; but the process may be stopped (SIGSTOP, a suspended laptop) between that commit and the callback that begins the
+body, and another worker may have taken the run over since. So the instant at which a body begins is compared with the
+end of the lease. Past it the body waits in line until the lease has been renewed, or for ever if this worker turns out
+to be dead. It costs one comparison: the instant is read anyway. The wall clock is the one to ask, since leases are
+judged by it; when it jumps forward by itself, bodies wait for the few milliseconds of a renewal.
+
+What remains: a process that is stopped *after* that look. Bodies under way go on for a moment when it continues, and so
+do those that began in the same turn of the event loop, or wait in the threads' line. They are attempts like any other
+that a death cuts short: executed at least once, their outcomes refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
@@ -110,6 +122,8 @@ class Bodies:
         self._finished = finished
         self._active_max = options.bodies_max
         self._payload_max = payload_max
+        self.lease_until = sys.maxsize
+        self.on_lapsed: Callable[[], object] = _nothing
         self._line: deque[Body] = deque()
         self._interrupted: set[tuple[int, int]] = set()
         self._loop = asyncio.get_running_loop()
@@ -118,11 +132,20 @@ class Bodies:
         """Start an attempt, or put it in line."""
         call.due_us = None
         body = Body(run, call)
+        now = self._now_us()
         if self.active >= self._active_max:
             self._line.append(body)
+        elif now > self.lease_until:
+            self._line.append(body)
+            self.on_lapsed()
         else:
-            self._begin(body)
+            self._begin(body, now)
         return body
+
+    def renewed(self, lease_until: int) -> None:
+        """The lease stands until this instant: what waits for it begins."""
+        self.lease_until = lease_until
+        self._begin_waiting()
 
     def abandon(self, body: Body) -> None:
         """Nobody waits for this body any more. It will not be reported."""
@@ -142,12 +165,12 @@ class Bodies:
         self._line.clear()
         self.threads.close()
 
-    def _begin(self, body: Body) -> None:
+    def _begin(self, body: Body, now: int) -> None:
         self.active += 1
         call = body.call
         call.attempts += 1
         if call.started_at is None:
-            call.started_at = self._now_us()
+            call.started_at = now
         if call.step.is_async:
             # Not loop.create_task: its checks cost as much as the task. A task factory is for the user's own tasks.
             body.task = BodyTask(body, self._run_task(body), loop=self._loop)
@@ -159,10 +182,14 @@ class Bodies:
         self._begin_waiting()
 
     def _begin_waiting(self) -> None:
+        now = self._now_us()
         while self._line and self.active < self._active_max:
+            if now > self.lease_until:
+                self.on_lapsed()
+                return
             body = self._line.popleft()
             if not body.abandoned:
-                self._begin(body)
+                self._begin(body, now)
 
     # As a task.
 
@@ -289,6 +316,10 @@ class Bodies:
         body.error = encode_failure(error, chars_max=self._payload_max)
         body.exception = decode_failure(body.error, fallback=StepFailed)
         body.finished_at = self._now_us()
+
+
+def _nothing() -> None:
+    """Nobody keeps a lease here."""
 
 
 def _step_of(body: Body) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from holdfast._model.records import RunReleased, RunRow, RunsClaimed
+from holdfast._model.records import RunReleased, RunRow, RunsClaimed, RunsUnblocked
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.service import Ticker
 from holdfast._store.journal import Journal
@@ -154,6 +154,13 @@ class Dispatcher:
             RunsClaimed(self._executor.worker, self._workflows(), limit, self._world.now_us(), wakes)
         )
         self._executor.reserved += len(rows)
+        return rows
+
+    async def take(self, claim: RunsClaimed | RunsUnblocked) -> tuple[RunRow, ...]:
+        """Claim what the record says, and bring it into memory before this returns."""
+        rows: tuple[RunRow, ...] = await self._journal.write(claim)
+        self._executor.reserved += len(rows)
+        await self._adopt(rows)
         return rows
 
     async def _adopt(self, rows: tuple[RunRow, ...]) -> None:

@@ -6,6 +6,7 @@ Opening and closing are all-or-nothing: what was started is stopped again when a
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -16,6 +17,7 @@ from holdfast._model.records import RunRow, RunStarted, Started
 from holdfast._model.retention import Retention
 from holdfast._runtime.events import ENGINE_LOG, Events
 from holdfast._runtime.executor import Executor
+from holdfast._runtime.identity import Identity
 from holdfast._runtime.options import WorkerOptions
 from holdfast._runtime.results import Results
 from holdfast._runtime.worker import Worker
@@ -52,42 +54,54 @@ class Engine:
         self.world = world
         self.retention = retention
         self.results = Results(store, always_watching=worker is not None)
-        self.journal = Journal(
-            store, world=world, options=journal, pipeline=store.pipeline, on_trouble=_say, on_broken=self._broken
-        )
-        self.worker: Worker | None = None
+        self.ended: Counter[str] = Counter()
         self._workflows = workflows
         self._events = events
-        self._worker_options = worker
+        self._identity = Identity(
+            store=store,
+            world=world,
+            results=self.results,
+            options=journal,
+            make_worker=None if worker is None else partial(self._new_worker, worker),
+            on_trouble=_say,
+        )
+
+    @property
+    def journal(self) -> Journal:
+        """Where records go now."""
+        return self._identity.journal
+
+    @property
+    def worker(self) -> Worker | None:
+        """Who executes runs here now."""
+        return self._identity.worker
+
+    def _new_worker(self, options: WorkerOptions, journal: Journal) -> Worker:
+        return Worker(
+            workflows=self._workflows,
+            store=self.store,
+            journal=journal,
+            results=self.results,
+            world=self.world,
+            events=self._events,
+            options=options,
+            ended=self.ended,
+        )
 
     async def open(self) -> None:
         """Open the database, migrate it, and start the services."""
         await self.store.open(on_change=self._changed)
         try:
             await self.results.start()
-            if self._worker_options is not None:
-                self.worker = Worker(
-                    workflows=self._workflows,
-                    store=self.store,
-                    journal=self.journal,
-                    results=self.results,
-                    world=self.world,
-                    events=self._events,
-                    options=self._worker_options,
-                )
-                await self.worker.start()
+            await self._identity.start()
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Stop the worker, make durable what was accepted, and close the database."""
-        worker, self.worker = self.worker, None
         try:
-            if worker is not None:
-                await worker.stop()
-            if self.journal.trouble is None:
-                await self.journal.settle()
+            await self._identity.stop()
         finally:  # also when leaving failed or was cancelled: our lock must go, so that others take over
             self.journal.close()
             await self.results.stop()
@@ -145,6 +159,7 @@ class Engine:
                 self._started(record, outcome)
             elif record.state is RunState.RUNNING:
                 self.results.unexpect(record.id)
+                worker.dispatcher.room_appeared()
             tell(outcome, error)
 
         self.journal.append(record, then)
@@ -159,11 +174,17 @@ class Engine:
 
     def _started(self, record: RunStarted, outcome: Started) -> None:
         worker = self.worker
-        if not outcome.created:
-            if record.state is RunState.RUNNING and (worker is None or outcome.number not in worker.executor.live):
-                self.results.unexpect(record.id)
+        if record.state is RunState.RUNNING and (worker is None or record.worker != worker.id):
+            self.results.unexpect(record.id)  # claimed by a worker that is no more: it was written unclaimed, or lost
+            if worker is not None:
+                worker.dispatcher.queued()
+                worker.dispatcher.poke()
         elif worker is None:
             return
+        elif not outcome.created:
+            if record.state is RunState.RUNNING and outcome.number not in worker.executor.live:
+                self.results.unexpect(record.id)
+            worker.dispatcher.room_appeared()
         elif record.state is RunState.RUNNING and record.started_at is not None:
             worker.executor.adopt(
                 RunRow(
@@ -173,7 +194,7 @@ class Engine:
                     input=record.input,
                     seed=record.seed,
                     generation=0,
-                    claims=1,
+                    crashes=0,
                     request=None,
                     created_at=record.created_at,
                     started_at=record.started_at,
@@ -191,10 +212,6 @@ class Engine:
         self.results.poke()
         if self.worker is not None:
             self.worker.changed()
-
-    def _broken(self, cause: BaseException) -> None:
-        if self.worker is not None:
-            self.worker.broken(cause)
 
 
 def _say(trouble: StoreError | None) -> None:

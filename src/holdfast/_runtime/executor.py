@@ -85,6 +85,7 @@ class Executor:
         self.worker = worker
         self.live: dict[int, LiveRun] = {}
         self.reserved = 0
+        self.blocked: set[int] = set()
         self.activating: RunRow | None = None
         self.turns = 0
         self._workflows = workflows
@@ -358,6 +359,7 @@ class Executor:
         row = run.row
         reason = "nondeterminism" if isinstance(error, NondeterminismError) else error.code
         log_blocked(row, reason, error)
+        self.blocked.add(row.number)
         record = RunBlocked(row.number, self.worker, reason, encode_failure(error), self._world.now_us())
         self._depart(run, record, due_at=None)
 

@@ -80,6 +80,8 @@ class WorkerOptions:
         retention: how long runs are kept after their end; none keeps all of them for ever.
         stop_timeout: seconds for steps under way when the worker stops; then they are cancelled and run again later.
         blocked_after: seconds after which a workflow that blocks the event loop is reported.
+        poison_after: a run whose workers died with it so many times, with no outcome recorded in between, is blocked
+            as poison; none for never. From the third time on each worker tries such runs one at a time.
 
     Raises:
         UsageError: a field is out of its bounds.
@@ -90,6 +92,7 @@ class WorkerOptions:
     retention: Retention | None = field(default_factory=Retention)
     stop_timeout: float = 25.0
     blocked_after: float = 2.0
+    poison_after: int | None = 5
 
     def __post_init__(self) -> None:
         check_kind(self, "execution", ExecutorOptions)
@@ -101,3 +104,5 @@ class WorkerOptions:
                 f"WorkerOptions(retention={self.retention!r:.80}) must be a Retention, or None: keep all",
                 hint="for example Retention(succeeded=timedelta(days=7))",
             )
+        if self.poison_after is not None:
+            check_whole(self, "poison_after", low=1, high=COUNT_MAX)

@@ -12,8 +12,18 @@ Nor does a lapsed lease mean anything while nobody can write: the disk is full, 
 Whoever could not renew its own lease in time knows that, and judges others only after a whole lease in which it could.
 (Two workers on a file that was locked for 30 s declared each other dead.)
 
+A lease that has lapsed while nobody has noticed is simply renewed. Until then no body begins here (see `bodies.py`).
+One that cannot be renewed because this worker was declared dead is its end: the journal breaks, and `identity.py` goes
+on.
+
 A run whose code did not match its history was blocked by some worker. Another worker may have the code that fits, so it
-puts such runs back to ready; the worker that blocked a run never tries it again by itself.
+takes such runs itself, each at most once: one that does not match here either is blocked again, and this worker
+remembers. A new process may have new code; it begins to try anew.
+
+**Poison.** Burying a worker counts a crash for each run that it held, in the transaction that takes them over: one more
+than before, or the first again if the run has recorded an outcome since its last crash. The n-th in a row blocks it.
+That alone would block the innocent with the guilty, since a process takes down all the runs that it holds. So from the
+third crash on a run is a suspect, and `probation.py` tries suspects one at a time.
 """
 
 from __future__ import annotations
@@ -22,19 +32,25 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from holdfast._model.records import RunsUnblocked, WorkerBuried
+from holdfast._model.failures import encode_failure
+from holdfast._model.records import Buried, RunsUnblocked, WorkerBuried
+from holdfast._runtime.dispatcher import CLAIM_MAX, Dispatcher
 from holdfast._runtime.events import ENGINE_LOG
+from holdfast._runtime.executor import Executor
 from holdfast._runtime.options import LeaseOptions
 from holdfast._runtime.service import Ticker
+from holdfast._runtime.told import log_poisoned
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
-from holdfast.errors import Fenced, StoreError
+from holdfast.errors import Fenced, RunPoisoned, StoreError
 
 CLOCK_JUMP_US: Final = 5_000_000
 """By how much the wall clock may move against the event loop's before it counts as a jump."""
 WORKERS_KEPT_US: Final = 7 * 86_400 * 1_000_000
 """How long the row of a worker that is gone is kept."""
+LOCK_SPARED_US: Final = 60_000_000
+"""How long a lock file may be without a row: its process is about to enter it."""
 
 
 class Recovery:
@@ -48,16 +64,21 @@ class Recovery:
         journal: Journal,
         world: World,
         options: LeaseOptions,
+        poison_after: int | None,
+        executor: Executor,
+        dispatcher: Dispatcher,
         workflows: Callable[[], tuple[str, ...]],
-        on_ready: Callable[[], object],
     ) -> None:
         self._worker = worker
         self._store = store
         self._journal = journal
         self._world = world
         self._options = options
+        self._poison_after = poison_after
+        self._executor = executor
+        self._dispatcher = dispatcher
         self._workflows = workflows
-        self._on_ready = on_ready
+        self._tried: set[int] = set()
         self._renewed_at = 0.0
         self._clock_ahead = 0.0
         self._steady_since = 0.0
@@ -67,9 +88,11 @@ class Recovery:
     async def start(self) -> None:
         """Enter this worker and take over from the dead."""
         now = self._world.now_us()
-        await self._store.register_worker(self._worker, now=now, lease_until=self._lease_until(now))
+        until = self._lease_until(now)
+        await self._store.register_worker(self._worker, now=now, lease_until=until, workflows=self._known())
         self._journal.worker = self._worker
-        self._renewed_at = asyncio.get_running_loop().time()
+        self._stands(until)
+        self._executor.bodies.on_lapsed = self._renew.poke
         await self.sweep()
         await self._renew.start()
         await self._sweep.start()
@@ -86,29 +109,54 @@ class Recovery:
 
     async def sweep(self) -> None:
         """Take over from the dead, and try what others could not replay."""
-        found = 0
         for dead in await self._store.dead_workers(now=self._trusted_now()):
-            orphans = await self._journal.write(WorkerBuried(dead, self._world.now_us()))
-            await self._store.buried(dead)
-            ENGINE_LOG.warning("worker %s is dead; what it left unfinished goes on here", dead)
-            found += orphans
-        if await self._store.has_blocked(self._worker, self._workflows()):
-            found += await self._journal.write(RunsUnblocked(self._worker, self._workflows()))
-        if found:
-            self._on_ready()
+            await self._bury(dead)
+        tried, room = tuple(self._tried | self._executor.blocked), min(self._executor.room, CLAIM_MAX)
+        if room > 0 and await self._store.has_blocked(self._worker, self._workflows(), tried=tried):
+            now = self._world.now_us()
+            rows = await self._dispatcher.take(RunsUnblocked(self._worker, self._workflows(), tried, room, now))
+            self._tried.update(row.number for row in rows)
+
+    async def _bury(self, dead: str) -> None:
+        after = self._poison_after
+        error = None if after is None else encode_failure(_poisoned(after))
+        buried: Buried = await self._journal.write(WorkerBuried(dead, self._world.now_us(), after, error))
+        await self._store.buried(dead)
+        ENGINE_LOG.warning("worker %s is dead; what it left unfinished goes on here", dead)
+        for run_id, workflow in buried.poisoned:
+            log_poisoned(run_id, workflow, after or 0)
+        if buried.orphans:
+            self._dispatcher.poke()
+
+    @property
+    def away_seconds(self) -> float:
+        """How long ago the lease was renewed."""
+        return asyncio.get_running_loop().time() - self._renewed_at
 
     async def _renew_lease(self) -> None:
         now = self._world.now_us()
+        until = self._lease_until(now)
         try:
-            stands = await self._store.renew_lease(self._worker, lease_until=self._lease_until(now))
-            await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+            stands = await self._store.renew_lease(self._worker, lease_until=until, workflows=self._known())
+            if stands:
+                self._stands(until)
+                await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+                await self._store.sweep_locks(before=now - LOCK_SPARED_US)
         except StoreError as error:
             if not error.retryable:  # a failed sync: nobody knows what is on the disk
                 self._journal.fail(error)
             raise
         if not stands:
             self._journal.fail(Fenced(f"worker {self._worker} was declared dead by another worker"))
+
+    def _stands(self, until: int) -> None:
+        """The lease is good until then: bodies may begin."""
         self._renewed_at = asyncio.get_running_loop().time()
+        self._executor.bodies.renewed(until)
+
+    def _known(self) -> list[str]:
+        """What others see of the workflows."""
+        return sorted(self._workflows())
 
     def _trusted_now(self) -> int:
         """The time to judge leases by: the clock's, or the beginning of time while leases say nothing."""
@@ -122,3 +170,10 @@ class Recovery:
 
     def _lease_until(self, now: int) -> int:
         return now + int(self._options.seconds * 1_000_000)
+
+
+def _poisoned(after: int) -> RunPoisoned:
+    return RunPoisoned(
+        f"its worker died with it {after} times in a row, and no outcome was recorded in between",
+        hint=f"see which step was under way; `holdfast resume ID` gives it another {after} tries",
+    )

@@ -111,6 +111,11 @@ class Results:
         if expectation is not None:
             expectation.settle(None)
 
+    def unexpect_all(self) -> None:
+        """All runs of this process will go on elsewhere."""
+        for run_id in list(self._expected):
+            self.unexpect(run_id)
+
     def fail(self, cause: BaseException) -> None:
         """This process executes nothing any more: whoever waits for a run of it learns why."""
         expected, self._expected = self._expected, {}

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from holdfast._runtime.events import ENGINE_LOG
-from holdfast.errors import HoldfastError
+from holdfast.errors import Fenced, HoldfastError
 
 
 class Service(Protocol):
@@ -65,6 +65,8 @@ class Ticker:
             self._wake.clear()
             try:
                 await self._turn()
+            except Fenced:  # the worker that it served is no more; whoever noticed that says so
+                return
             except (HoldfastError, OSError) as error:  # such as no free descriptor
                 ENGINE_LOG.warning("%s: %s", self._name, error)
             except Exception:

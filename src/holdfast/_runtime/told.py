@@ -26,6 +26,12 @@ def log_blocked(row: RunRow, reason: str, error: BaseException) -> None:
     RUN_LOG.error("run %s is blocked (%s): %s", row.id, reason, error, extra=log_fields(row.id, row.workflow))
 
 
+def log_poisoned(run_id: str, workflow: str, crashes: int) -> None:
+    """A run has taken its workers down and is set aside."""
+    told = "run %s is blocked (poison): its worker died with it %d times without progress"
+    RUN_LOG.error(told, run_id, crashes, extra=log_fields(run_id, workflow))
+
+
 def log_unhandled(row: RunRow, activation: Activation) -> None:
     """What nobody in the run handled: asyncio's reports, and steps that it forgot to await."""
     contexts, activation.unhandled_errors = activation.unhandled_errors, None

@@ -1,8 +1,7 @@
 """A worker: the services that make this process execute runs, started and stopped in one order.
 
-    start:  recovery (lease, the dead) -> watchdog -> parking -> retention -> dispatcher
-    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> retention -> parking -> watchdog -> recovery
-            -> lease back
+    start:  recovery (lease, the dead) -> watchdog -> parking -> probation -> retention -> dispatcher
+    stop:   dispatcher -> runs finish or leave within `stop_timeout` -> the others in reverse -> lease back
 
 If the process dies instead, its lock goes with it and the next worker takes over: nothing here is needed for that.
 """
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +22,7 @@ from holdfast._runtime.executor import Executor
 from holdfast._runtime.memory import Memory
 from holdfast._runtime.options import WorkerOptions
 from holdfast._runtime.parking import Parking
+from holdfast._runtime.probation import Probation
 from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.results import Ended, Results
 from holdfast._runtime.retention import RetentionService
@@ -34,7 +35,11 @@ from holdfast.errors import Fenced, StoreError
 
 
 class Worker:
-    """Executes runs in this process."""
+    """Executes runs in this process.
+
+    Args:
+        ended: counts the runs that have ended here, by state; shared with whoever works here before and after.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class Worker:
         world: World,
         events: Events,
         options: WorkerOptions,
+        ended: Counter[str],
     ) -> None:
         self.id = world.new_id()
         self.options = options
@@ -79,17 +85,29 @@ class Worker:
             journal=journal,
             world=world,
             options=options.lease,
+            poison_after=options.poison_after,
+            executor=self.executor,
+            dispatcher=self.dispatcher,
             workflows=self.known,
-            on_ready=self.dispatcher.poke,
+        )
+        self.probation = Probation(
+            store=store,
+            journal=journal,
+            executor=self.executor,
+            dispatcher=self.dispatcher,
+            world=world,
+            workflows=self.known,
         )
         self._store = store
         self._services: list[Service] = [
             self.recovery,
             Watchdog(self.executor, world=world, seconds=options.blocked_after),
             self.parking,
+            self.probation,
         ]
         if options.retention is not None:
             self._services.append(RetentionService(store=store, journal=journal, world=world, policy=options.retention))
+        self._ended_counts = ended
         self._started: list[Service] = []
         self._stopping: asyncio.Task[None] | None = None
 
@@ -132,6 +150,16 @@ class Worker:
             ENGINE_LOG.error("worker %s leaves without release: the store does not answer; its runs wait", self.id)
             return False
 
+    async def withdraw(self) -> None:
+        """End a worker that was declared dead, or that could not begin: it says nothing more, and its lock goes."""
+        self.executor.close()
+        started, self._started = self._started, []
+        for service in reversed(started):
+            await service.stop()
+        if self._journal.worker == self.id:
+            self._journal.worker = None
+        await self._store.buried(self.id)  # its row is dead, or somebody finds the lock free and buries it
+
     def broken(self, cause: BaseException) -> None:
         """The journal takes nothing from this worker any more: forget what it holds."""
         ENGINE_LOG.critical("worker %s stops: %s", self.id, cause)
@@ -144,13 +172,16 @@ class Worker:
         self.dispatcher.poke()
 
     def _ended(self, row: RunRow, record: RunEnded) -> None:
+        self._ended_counts[record.state.value] += 1
         self._results.ended(row.id, Ended(record.state.value, record.output, record.error))
+        self.probation.left(row.number)
         self.dispatcher.room_appeared()
 
     def _left(self, row: RunRow, due_at: int | None) -> None:
         cause = self._journal.broken
         if cause is None or isinstance(cause, Fenced):  # else it goes on nowhere: `broken` tells whoever waits
             self._results.unexpect(row.id)
+        self.probation.left(row.number)
         if due_at is not None:
             self.dispatcher.due(due_at)
         self.dispatcher.room_appeared()

@@ -18,7 +18,8 @@ What can go wrong, and what then:
 - One record cannot be stored. Its batch is undone as a whole, then halved until that record is alone. Only it is
   refused, and with it the later records of the same run in that batch: a history has no holes.
 - This worker was declared dead (`Fenced`), or the store fails for good. Everything is refused, now and later;
-  `on_broken` tells the worker to stop.
+  `on_broken` tells the worker to stop. Whoever hears that may name an `heir`: what people and programs ask for goes
+  there instead of being refused, only what the worker said in its own name ends here.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any, Final, TypeAlias
 from holdfast._collector import CollectorHeld
 from holdfast._model.bounds import check_whole
 from holdfast._model.payloads import PAYLOAD_CHARS_MAX
-from holdfast._model.records import Outcome, Record
+from holdfast._model.records import OF_A_WORKER, Outcome, Record
 from holdfast._store.port import Halted, RecordRefused, Store
 from holdfast._world import World
 from holdfast.errors import HoldfastError, InternalError, NotOpen, StoreError
@@ -51,6 +52,8 @@ PAYLOAD_MAX_MOST: Final = 64 * 1024 * 1024
 
 Then: TypeAlias = Callable[[Any, BaseException | None], object]
 """Called once with a record's outcome after it is durable, or with the error that kept it out."""
+Heir: TypeAlias = Callable[[Record, Then], object]
+"""Where a record goes that this journal can no longer write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +111,12 @@ class _Batch:
                 kept.thens.append(then)
         return kept, refused
 
-    def refuse(self, cause: BaseException) -> None:
-        for then in self.thens:
-            _tell(then, None, cause)
+    def refuse(self, cause: BaseException, heir: Heir | None) -> None:
+        for record, then in zip(self.records, self.thens, strict=True):
+            if heir is None or type(record) in OF_A_WORKER:
+                _tell(then, None, cause)
+            else:
+                heir(record, then)
 
 
 class Journal:
@@ -129,6 +135,7 @@ class Journal:
         self.worker: str | None = None
         self.trouble: StoreError | None = None
         self.broken: BaseException | None = None
+        self.heir: Heir | None = None
         self.committed = 0
         self._store = store
         self._world = world
@@ -190,14 +197,15 @@ class Journal:
 
     async def settle(self) -> None:
         """Wait until everything that was accepted is durable or refused."""
-        while self._busy:
+        while self.is_busy:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             self.flush()
             await future
 
     @property
-    def _busy(self) -> bool:
+    def is_busy(self) -> bool:
+        """Whether something that was accepted is neither durable nor refused yet."""
         return bool(self._intake or self._under_way or self._returned)
 
     # Batches.
@@ -318,20 +326,20 @@ class Journal:
         if self.broken is not None:
             return
         self.broken = cause
-        self._refuse_all(cause)
         self._on_broken(cause)
+        self._refuse_all(cause)
 
     def _refuse_all(self, cause: BaseException) -> None:
         while self._intake or self._returned:
             batches, self._returned, self._intake = [*self._returned, self._intake], [], _Batch()
             for batch in batches:
-                batch.refuse(cause)
+                batch.refuse(cause, self.heir)
         while self._waiting_for_room:
             _release(self._waiting_for_room.popleft())
         self._wake_idle()
 
     def _wake_idle(self) -> None:
-        if not self._busy:
+        if not self.is_busy:
             waiting, self._idle = self._idle, []
             for future in waiting:
                 _release(future)

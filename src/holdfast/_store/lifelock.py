@@ -4,14 +4,22 @@ The kernel drops a flock when the last descriptor of its open file goes, however
 worker. A forked child inherits the descriptor and would keep a dead parent's lock alive, so children close it: that
 does not release the parent's. The files lie beside the database, `<database>-worker-<id>`, and are removed by the
 worker when it leaves or by whoever buries it. Removal is safe because ids are never used twice.
+
+A process may die after it has made its file and before its row is there: nobody would bury it. Such files are swept up
+when they are free, belong to no live row and are older than a minute. A process that needs longer than that between the
+first and the last of its three moves (make the file, lock it, enter the row) may lose its file to the sweep: if it has
+not locked it by then, it notices and makes another; if its row is there, others see a row without a file, which is how
+a dead worker looks, and bury it. It is fenced then, and takes a new identity: nothing is lost but its time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import weakref
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 
@@ -23,8 +31,7 @@ class LifeLock:
 
     def __init__(self, database: Path, worker: str) -> None:
         self._path = _path(database, worker)
-        self._descriptor: int | None = _open(self._path, os.O_CREAT)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self._descriptor: int | None = _locked(self._path)
         _held().add(self)
 
     def release(self) -> None:
@@ -67,6 +74,27 @@ def remove(database: Path, worker: str) -> None:
     _path(database, worker).unlink(missing_ok=True)
 
 
+def sweep(database: Path, known: Collection[str], *, before_us: int) -> None:
+    """Remove files that nobody holds, of no known worker, made before this instant."""
+    prefix = _prefix(database)
+    for file in database.parent.glob(f"{glob.escape(prefix)}*"):
+        worker = file.name.removeprefix(prefix)
+        with contextlib.suppress(FileNotFoundError):  # somebody else sweeps, too
+            is_old = worker.isalnum() and worker not in known and file.lstat().st_mtime_ns // 1000 < before_us
+            if is_old and is_free(database, worker):
+                file.unlink()
+
+
+def _locked(path: Path) -> int:
+    """Make the file and lock it; once more if it was swept up in between."""
+    while True:
+        descriptor = _open(path, os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)
+
+
 def _open(path: Path, flags: int = 0) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
@@ -81,7 +109,11 @@ def _open(path: Path, flags: int = 0) -> int:
 def _path(database: Path, worker: str) -> Path:
     if not worker.isalnum():
         raise InternalError(f"worker id {worker!r} cannot be part of a file name")
-    return database.with_name(f"{database.name}-worker-{worker}")
+    return database.with_name(f"{_prefix(database)}{worker}")
+
+
+def _prefix(database: Path) -> str:
+    return f"{database.name}-worker-"
 
 
 @cache

@@ -49,6 +49,8 @@ class WorkerRow(NamedTuple):
     state: str
     started_at: int
     lease_until: int
+    workflows: tuple[str, ...]
+    runs: int
 
 
 class EndedGroup(NamedTuple):
@@ -104,12 +106,12 @@ class Store(Protocol):
         """Whether somebody waits for other processes: look for their writes often, or seldom."""
         ...
 
-    async def register_worker(self, worker: str, *, now: int, lease_until: int) -> None:
-        """Enter a new worker. It is alive as long as this process, or until its lease lapses."""
+    async def register_worker(self, worker: str, *, now: int, lease_until: int, workflows: Sequence[str] = ()) -> None:
+        """Enter a new worker that knows these workflows. It is alive as long as this process and its lease."""
         ...
 
-    async def renew_lease(self, worker: str, *, lease_until: int) -> bool:
-        """Prolong the lease; false when the worker was declared dead."""
+    async def renew_lease(self, worker: str, *, lease_until: int, workflows: Sequence[str] | None = None) -> bool:
+        """Prolong the lease, and tell anew which workflows it knows; false when the worker was declared dead."""
         ...
 
     async def leave(self, worker: str, *, now: int) -> None:
@@ -121,7 +123,11 @@ class Store(Protocol):
         ...
 
     async def buried(self, worker: str) -> None:
-        """Clean up behind a worker that was declared dead."""
+        """Clean up behind a worker that was declared dead; it may have been this process's own."""
+        ...
+
+    async def sweep_locks(self, *, before: int) -> None:
+        """Remove what processes left that died before they were entered, and before this instant."""
         ...
 
     async def forget_workers(self, *, before: int) -> None:
@@ -168,8 +174,12 @@ class Store(Protocol):
         """Whether a run of one of these workflows waits for a worker."""
         ...
 
-    async def has_blocked(self, worker: str, workflows: Sequence[str]) -> bool:
-        """Whether a run is blocked that another worker than this found not to match its code."""
+    async def has_suspect(self, workflows: Sequence[str]) -> bool:
+        """Whether a run waits that has taken workers down again and again; `has_ready` does not count those."""
+        ...
+
+    async def has_blocked(self, worker: str, workflows: Sequence[str], *, tried: Sequence[int] = ()) -> bool:
+        """Whether a run is blocked that another worker than this found not to match its code, except for `tried`."""
         ...
 
     async def ended_groups(self) -> list[EndedGroup]:

@@ -24,7 +24,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -67,6 +67,11 @@ _ABOUT_A_RECORD = (
     OverflowError,
     UnicodeEncodeError,
 )
+
+
+class _LiveWorker(NamedTuple):
+    id: str
+    lease_until: int
 
 
 class SqliteStore:
@@ -252,23 +257,27 @@ class SqliteStore:
 
     # Workers.
 
-    async def register_worker(self, worker: str, *, now: int, lease_until: int) -> None:
+    async def register_worker(self, worker: str, *, now: int, lease_until: int, workflows: Sequence[str] = ()) -> None:
         if self.uri.path is not None:
             self._locks[worker] = lifelock.LifeLock(self.uri.path, worker)
-        values = (worker, socket.gethostname(), os.getpid(), now, lease_until)
+        values = (worker, socket.gethostname(), os.getpid(), now, lease_until, _text(workflows))
         await self._patiently(lambda: self._write("register_worker", *values))
 
-    async def renew_lease(self, worker: str, *, lease_until: int) -> bool:
-        return await self._write("renew_lease", worker, lease_until) == 1
+    async def renew_lease(self, worker: str, *, lease_until: int, workflows: Sequence[str] | None = None) -> bool:
+        known = None if workflows is None else _text(workflows)
+        return await self._write("renew_lease", worker, lease_until, known) == 1
 
     async def leave(self, worker: str, *, now: int) -> None:
-        await self._patiently(lambda: self._write("leave", worker, now, also=("orphan_runs", worker)))
+        await self._patiently(lambda: self._write("leave", worker, now, also=("give_back_runs", worker)))
+        self._release(worker)
+
+    def _release(self, worker: str) -> None:
         lock = self._locks.pop(worker, None)
         if lock is not None:
             lock.release()
 
     async def dead_workers(self, *, now: int) -> list[str]:
-        live = await self._rows(WorkerRow, "live_workers")
+        live = await self._rows(_LiveWorker, "live_workers")
         path = self.uri.path
         if path is None:
             return [row.id for row in live if row.lease_until < now and row.id not in self._locks]
@@ -279,14 +288,22 @@ class SqliteStore:
         ]
 
     async def buried(self, worker: str) -> None:
+        self._release(worker)
         if self.uri.path is not None:
             lifelock.remove(self.uri.path, worker)
 
     async def forget_workers(self, *, before: int) -> None:
         await self._write("forget_workers", before)
 
+    async def sweep_locks(self, *, before: int) -> None:
+        path = self.uri.path
+        if path is not None:
+            live = {row.id for row in await self._rows(_LiveWorker, "live_workers")}
+            await self._call(self._reader, lambda: lifelock.sweep(path, live | self._locks.keys(), before_us=before))
+
     async def workers(self) -> list[WorkerRow]:
-        return await self._rows(WorkerRow, "workers")
+        rows = await self._rows(WorkerRow, "workers")
+        return [row._replace(workflows=tuple(msgspec.json.decode(row.workflows))) for row in rows]
 
     async def _write(self, name: str, *values: Any, also: tuple[Any, ...] = ()) -> int:
         """Leases only: one statement, or two, in a transaction of their own."""
@@ -349,8 +366,11 @@ class SqliteStore:
     async def has_ready(self, workflows: Sequence[str]) -> bool:
         return bool(await self._value("has_ready", _text(workflows)))
 
-    async def has_blocked(self, worker: str, workflows: Sequence[str]) -> bool:
-        return bool(await self._value("has_blocked", worker, _text(workflows)))
+    async def has_suspect(self, workflows: Sequence[str]) -> bool:
+        return bool(await self._value("has_suspect", _text(workflows)))
+
+    async def has_blocked(self, worker: str, workflows: Sequence[str], *, tried: Sequence[int] = ()) -> bool:
+        return bool(await self._value("has_blocked", worker, _text(workflows), _text(tried)))
 
     async def ended_groups(self) -> list[EndedGroup]:
         return await self._rows(EndedGroup, "ended_groups")

@@ -43,7 +43,7 @@ where holdfast_history.state = 'pending'
 -- `{rows}`: number, worker, state, output, error, failed_at, ended_at.
 update holdfast_runs set
     state = v.column3, output = v.column4, error = v.column5, failed_at = v.column6, ended_at = v.column7,
-    worker = null, request = null, due_at = null, claims = 0
+    worker = null, request = null, due_at = null, crashes = 0
 from (values {rows}) as v
 where number = v.column1 and worker = v.column2 and holdfast_runs.state = 'running';
 
@@ -54,7 +54,7 @@ update holdfast_history set state = 'cancelled' where run = ? and state = 'pendi
 -- A new generation starts when it is claimed again; its claim sets the start.
 update holdfast_runs set
     state = 'ready', input = ?3, seed = ?4, generation = generation + 1, worker = null, started_at = null,
-    claims = 0, failed_at = null
+    crashes = 0, failed_at = null
 where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: delete_history
@@ -65,12 +65,12 @@ delete from holdfast_history where run = ?;
 update holdfast_runs set
     state = iif(request is null or (request = 'cancel' and v.column4), 'waiting', 'ready'),
     due_at = iif(request is null or (request = 'cancel' and v.column4), v.column3, null),
-    worker = null, claims = 0
+    worker = null, crashes = 0
 from (values {rows}) as v
 where number = v.column1 and worker = v.column2 and state = 'running';
 
 -- name: release_run
-update holdfast_runs set state = 'ready', worker = null, claims = max(claims - 1, 0)
+update holdfast_runs set state = 'ready', worker = null
 where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: block_run
@@ -87,7 +87,7 @@ where number = ?1 and worker = ?2 and state = 'running';
 -- What was asked for meanwhile wins: a cancellation wakes the run, a resumption lets it go on.
 update holdfast_runs set
     state = case when request = 'pause' then 'paused' else 'ready' end,
-    request = case when request = 'cancel' then 'cancel' end, worker = null, claims = 0
+    request = case when request = 'cancel' then 'cancel' end, worker = null, crashes = 0
 where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: request_row
@@ -113,7 +113,7 @@ update holdfast_runs set state = 'paused', worker = null where number = ?1;
 update holdfast_runs set
     state = case when started_at is null and due_at > ?2 then 'scheduled' else 'ready' end,
     due_at = case when started_at is null and due_at > ?2 then due_at end,
-    worker = null, request = null, reason = null, error = null, output = null, claims = 0, ended_at = null,
+    worker = null, request = null, reason = null, error = null, output = null, crashes = 0, ended_at = null,
     failed_at = null,
     deadline_at = case
         when timeout_us is null or ended_at is null or started_at is null then deadline_at
@@ -164,16 +164,59 @@ from holdfast_history where run = ?1 and seq = ?3;
 insert into holdfast_attributes (key, value, run) select key, value, ?2 from holdfast_attributes where run = ?1;
 
 -- name: bury_worker
-update holdfast_workers set state = 'dead' where id = ? and state = 'live';
+update holdfast_workers set state = 'dead', lease_until = ?2 where id = ?1 and state = 'live';
 
--- name: orphan_runs
+-- name: give_back_runs
+-- What a worker that leaves still holds. Leaving is no crash.
 update holdfast_runs indexed by holdfast_runs_worker set state = 'ready', worker = null
 where worker = ? and state = 'running';
 
+-- name: orphan_runs
+-- ?1 worker, ?2 now, ?3 poison after, ?4 error. A crash counts from one again when outcomes were recorded since the last.
+-- A poison run keeps its worker, the one that it took down last; a cancellation that was asked for is carried out.
+-- Materialised, or the outcomes would be counted once for every column.
+update holdfast_runs set
+    crashes = orphan.crashes_now, crash_outcomes = orphan.outcomes,
+    state = case
+        when ?3 is null or orphan.crashes_now < ?3 then 'ready'
+        when request = 'cancel' then 'cancelled'
+        else 'blocked'
+    end,
+    worker = case when ?3 is null or orphan.crashes_now < ?3 or request = 'cancel' then null else worker end,
+    reason = case when orphan.crashes_now >= ?3 and request is not 'cancel' then 'poison' end,
+    error = case when orphan.crashes_now >= ?3 and request is not 'cancel' then ?4 end,
+    ended_at = case when orphan.crashes_now >= ?3 and request = 'cancel' then ?2 end,
+    request = case when orphan.crashes_now >= ?3 then null else request end
+from (
+    with held as materialized (
+        select number as run, crashes as crashes_then, crash_outcomes as outcomes_then, (
+            select count(ordinal) from holdfast_history where holdfast_history.run = holdfast_runs.number
+        ) as outcomes
+        from holdfast_runs indexed by holdfast_runs_worker where worker = ?1 and state = 'running'
+    )
+    select run, outcomes, case when outcomes_then is outcomes then crashes_then + 1 else 1 end as crashes_now from held
+) as orphan
+where number = orphan.run;
+
+-- name: poisoned_runs
+select id, workflow from holdfast_runs where worker = ? and state = 'blocked' and reason = 'poison' order by number;
+
+-- name: clear_run
+-- It has lived on where it was suspected.
+update holdfast_runs set crashes = 0 where number = ?1 and worker = ?2 and state = 'running';
+
+-- name: blocked_runs
+-- Of these workflows, found not to match by another worker than ?1, and not tried by this one (?3) yet.
+select json_group_array(number) from (
+    select number from holdfast_runs
+    where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
+        and workflow in (select value from json_each(?2)) and number not in (select value from json_each(?3))
+    order by number limit ?4
+);
+
 -- name: unblock_runs
 update holdfast_runs set state = 'ready', reason = null, error = null, worker = null
-where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
-    and workflow in (select value from json_each(?2));
+where number in (select value from json_each(?1));
 
 -- name: wake_due
 -- Bounded, so that a million timers due at once do not hold the write lock. The condition is that of the index, which
@@ -188,27 +231,35 @@ where number in (
 -- No further than the claim would go.
 select count(*) from (
     select 1 from holdfast_runs indexed by holdfast_runs_ready
-    where state = 'ready' and workflow in (select value from json_each(?1)) limit ?2
+    where state = 'ready' and crashes < 3 and workflow in (select value from json_each(?1)) limit ?2
 );
 
 -- name: claim
 -- One row, a JSON array of numbers: fetching row by row would hand the interpreter lock over for each.
 select json_group_array(number) from (
     select number from holdfast_runs indexed by holdfast_runs_ready
-    where state = 'ready' and workflow in (select value from json_each(?1))
+    where state = 'ready' and crashes < 3 and workflow in (select value from json_each(?1))
     order by priority desc, number limit ?2
+);
+
+-- name: claim_suspect
+-- The run that most likely is innocent first: so the fewest crashes stand between it and the others.
+select json_group_array(number) from (
+    select number from holdfast_runs indexed by holdfast_runs_suspect
+    where state = 'ready' and crashes >= 3 and workflow in (select value from json_each(?1))
+    order by crashes, number limit 1
 );
 
 -- name: claim_runs
 -- The deadline starts with the first claim.
 update holdfast_runs set
-    state = 'running', worker = ?2, claims = claims + 1, started_at = coalesce(started_at, ?3),
+    state = 'running', worker = ?2, started_at = coalesce(started_at, ?3),
     deadline_at = coalesce(deadline_at, case when started_at is null then ?3 + timeout_us end)
 where number in (select value from json_each(?1));
 
 -- name: claimed_rows
 select json_group_array(json_array(
-    number, id, workflow, input, seed, generation, claims, request, created_at, started_at, deadline_at,
+    number, id, workflow, input, seed, generation, crashes, request, created_at, started_at, deadline_at,
     json(iif(exists (select 1 from holdfast_history where run = holdfast_runs.number), 'true', 'false'))
 )) from holdfast_runs where number in (select value from json_each(?1));
 
@@ -220,13 +271,13 @@ select json_group_array(json_array(
 
 -- name: detail
 select number, id, workflow, state, input, output, error, reason, attributes, priority, worker, request, generation,
-    claims, forked_from, created_at, due_at, started_at, ended_at, deadline_at
+    crashes, forked_from, created_at, due_at, started_at, ended_at, deadline_at
 from holdfast_runs where id = ?;
 
 -- name: list_runs
 -- `{where}` is made of fixed conditions with bound values.
 select number, id, workflow, state, input, output, error, reason, attributes, priority, worker, request, generation,
-    claims, forked_from, created_at, due_at, started_at, ended_at, deadline_at
+    crashes, forked_from, created_at, due_at, started_at, ended_at, deadline_at
 from holdfast_runs {where} order by number desc limit ?;
 
 -- name: count_runs
@@ -250,21 +301,28 @@ where due_at is not null and state in ('scheduled', 'waiting');
 -- name: has_ready
 select exists (
     select 1 from holdfast_runs indexed by holdfast_runs_ready
-    where state = 'ready' and workflow in (select value from json_each(?))
+    where state = 'ready' and crashes < 3 and workflow in (select value from json_each(?))
+);
+
+-- name: has_suspect
+select exists (
+    select 1 from holdfast_runs indexed by holdfast_runs_suspect
+    where state = 'ready' and crashes >= 3 and workflow in (select value from json_each(?))
 );
 
 -- name: has_blocked
 select exists (
     select 1 from holdfast_runs
     where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
-        and workflow in (select value from json_each(?2))
+        and workflow in (select value from json_each(?2)) and number not in (select value from json_each(?3))
 );
 
 -- name: register_worker
-insert into holdfast_workers (id, host, pid, state, started_at, lease_until) values (?, ?, ?, 'live', ?, ?);
+insert into holdfast_workers (id, host, pid, state, started_at, lease_until, workflows)
+values (?, ?, ?, 'live', ?, ?, ?);
 
 -- name: renew_lease
-update holdfast_workers set lease_until = ?2 where id = ?1 and state = 'live';
+update holdfast_workers set lease_until = ?2, workflows = coalesce(?3, workflows) where id = ?1 and state = 'live';
 
 -- name: leave
 update holdfast_workers set state = 'left', lease_until = ?2 where id = ?1 and state = 'live';
@@ -274,10 +332,12 @@ update holdfast_workers set state = 'left', lease_until = ?2 where id = ?1 and s
 delete from holdfast_workers where state != 'live' and lease_until < ?;
 
 -- name: live_workers
-select id, host, pid, state, started_at, lease_until from holdfast_workers where state = 'live';
+select id, lease_until from holdfast_workers where state = 'live';
 
 -- name: workers
-select id, host, pid, state, started_at, lease_until from holdfast_workers order by started_at;
+select id, host, pid, state, started_at, lease_until, workflows,
+    (select count(*) from holdfast_runs where worker = holdfast_workers.id and state = 'running') as runs
+from holdfast_workers order by started_at, id;
 
 -- name: ended_groups
 -- A jump in the index from each workflow to the next, then one look for each state: the cost is that of the workflows,

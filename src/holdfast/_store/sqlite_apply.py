@@ -17,6 +17,7 @@ import msgspec
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import (
     APPLY_ORDER,
+    Buried,
     CancelRequested,
     EntryRecorded,
     Forked,
@@ -27,6 +28,7 @@ from holdfast._model.records import (
     ResumeRequested,
     RetryRequested,
     RunBlocked,
+    RunCleared,
     RunContinued,
     RunEnded,
     RunForked,
@@ -83,6 +85,7 @@ class Applier:
             RunReleased: self._each(self._release),
             RunBlocked: self._each(self._block),
             RunPaused: self._each(self._pause_owned),
+            RunCleared: self._each(self._clear),
             CancelRequested: self._each(self._cancel),
             PauseRequested: self._each(self._pause),
             ResumeRequested: self._each(self._resume),
@@ -172,6 +175,9 @@ class Applier:
 
     def _pause_owned(self, record: RunPaused) -> None:
         self._expect(self._run("pause_run", *record), [record])
+
+    def _clear(self, record: RunCleared) -> None:
+        self._run("clear_run", *record)  # no row: it has ended or left in this very batch, which clears it, too
 
     # What people and clients ask for.
 
@@ -264,18 +270,29 @@ class Applier:
 
     # Workers.
 
-    def _bury(self, record: WorkerBuried) -> int:
-        self._run("bury_worker", record.worker)
-        return self._run("orphan_runs", record.worker)
+    def _bury(self, record: WorkerBuried) -> Buried:
+        worker = record.worker
+        self._run("bury_worker", worker, record.now)
+        orphans = self._run("orphan_runs", worker, record.now, record.poison_after, record.error)
+        poisoned = self._connection.execute(self._sql["poisoned_runs"], (worker,)).fetchall() if orphans else ()
+        return Buried(orphans, tuple((row["id"], row["workflow"]) for row in poisoned))
 
-    def _unblock(self, record: RunsUnblocked) -> int:
-        return self._run("unblock_runs", record.worker, _text(record.workflows))
+    def _unblock(self, record: RunsUnblocked) -> tuple[RunRow, ...]:
+        numbers: str = self._value(
+            "blocked_runs", record.worker, _text(record.workflows), _text(record.tried), record.limit
+        )
+        self._run("unblock_runs", numbers)
+        return self._take(numbers, record)
 
     def _claim(self, record: RunsClaimed) -> tuple[RunRow, ...]:
         workflows = _text(record.workflows)
+        if record.suspect:
+            return self._take(self._value("claim_suspect", workflows), record)
         ready: int = self._value("ready_count", workflows, record.limit)
         self._run("wake_due", record.now, max(record.limit - ready, record.wakes))
-        numbers: str = self._value("claim", workflows, record.limit)
+        return self._take(self._value("claim", workflows, record.limit), record)
+
+    def _take(self, numbers: str, record: RunsClaimed | RunsUnblocked) -> tuple[RunRow, ...]:
         if numbers == "[]":
             return ()
         self._run("claim_runs", numbers, record.worker, record.now)

@@ -15,32 +15,38 @@ LOG: Final = logging.getLogger("holdfast.cli")
 _STYLES: Final = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
 
 
-def log_to_stderr(settings: Settings, *, level: int) -> None:
-    """Show records of `level` and above, unless the user's module has set up logging by itself."""
+def log_to_stderr(settings: Settings, *, level: int, number: int | None = None) -> None:
+    """Show records of `level` and above, unless the user's module has set up logging by itself.
+
+    Args:
+        number: this process's among those of one parent; each line begins with it.
+    """
     logging.getLogger("holdfast").setLevel(level)
     root = logging.getLogger()
     if root.handlers:
         return
     root.setLevel(level)
     on_terminal = settings.err.is_terminal
-    handler: logging.Handler = _TerminalHandler(settings) if on_terminal else logging.StreamHandler(sys.stderr)
+    prefix = "" if number is None else f"[{number}] "
+    handler: logging.Handler = _TerminalHandler(settings, prefix) if on_terminal else logging.StreamHandler(sys.stderr)
     if not on_terminal:
-        handler.setFormatter(_LineFormatter())
+        handler.setFormatter(_LineFormatter(prefix))
     root.addHandler(handler)
 
 
 class _TerminalHandler(logging.Handler):
     """Time, then the message, coloured by its weight."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, prefix: str) -> None:
         super().__init__()
         self._console = settings.err
+        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             at = datetime.fromtimestamp(record.created).astimezone()
             style = _STYLES.get(record.levelname, "default")
-            line = Text.assemble((f"{at:%H:%M:%S}  ", "dim"), (self.format(record), style))
+            line = Text.assemble((f"{at:%H:%M:%S}  {self._prefix}", "dim"), (self.format(record), style))
             self._console.print(line, soft_wrap=True)
         except Exception:  # as every handler: logging must not fail the work
             self.handleError(record)
@@ -49,6 +55,10 @@ class _TerminalHandler(logging.Handler):
 class _LineFormatter(logging.Formatter):
     """For files and collectors: UTC, level, logger, message."""
 
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self._prefix = prefix
+
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return f"{at} {record.levelname} {record.name} {super().format(record)}"
+        return f"{self._prefix}{at} {record.levelname} {record.name} {super().format(record)}"

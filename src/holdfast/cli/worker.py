@@ -5,6 +5,8 @@
     --stop-timeout + 5 s        leaves as after a second signal, should something not let it stop, such as a step that
                                 blocks the event loop
 
+With `--procs N` this process executes nothing: it is the parent of N others, see `procs.py`.
+
 The handlers are Python's, not the event loop's, so that they work while a step blocks the loop. Leaving at once loses
 nothing: the kernel drops the worker's lock with its process, and the next worker takes its runs over.
 """
@@ -12,29 +14,29 @@ nothing: the kernel drops the worker's lock with its process, and the next worke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
 import click
 
 from holdfast import Holdfast
-from holdfast._model.records import RunEnded, RunRow
+from holdfast._runtime.engine import Engine
 from holdfast._runtime.worker import Worker
-from holdfast._store.journal import Journal
 from holdfast.cli.answers import write_json
 from holdfast.cli.loading import load_app
 from holdfast.cli.logs import LOG, log_to_stderr
 from holdfast.cli.opening import point_to
+from holdfast.cli.procs import Parent, arguments_of, hold
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.values import Duration
-from holdfast.errors import Fenced, InternalError
+from holdfast.errors import InternalError
 
 LOOK_SECONDS: Final = 0.5
 GRACE_SECONDS: Final = 5.0
@@ -49,21 +51,40 @@ GRACE_SECONDS: Final = 5.0
     show_default=True,
     help="For steps under way when it stops, in seconds.",
 )
+@click.option("--procs", type=click.IntRange(1, 256), help="So many processes, under a parent that restarts the dead.")
+@click.option("--number", type=int, hidden=True)
+@click.option("--lifeline", type=int, hidden=True)
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.option("-q", "--quiet", count=True, help="Log warnings only; twice: errors only.")
 @shared_options
 @pass_settings
-def worker(settings: Settings, target: str, stop_timeout: float, verbose: int, quiet: int) -> None:
+def worker(
+    settings: Settings,
+    target: str,
+    stop_timeout: float,
+    procs: int | None,
+    number: int | None,
+    lifeline: int | None,
+    verbose: int,
+    quiet: int,
+) -> int:
     """Execute the runs of APP in module MOD, such as shop:app for `app` in shop.py.
 
     SIGTERM or Ctrl-C stops it gracefully, a second one at once. Logs go to stderr.
     """
+    if procs is not None:
+        log_to_stderr(settings, level=_level(verbose - quiet))
+        arguments = arguments_of(
+            target, stop_timeout=stop_timeout, louder=verbose - quiet, db=settings.db, output=settings.output
+        )
+        return Parent(procs, arguments, leave_seconds=stop_timeout + GRACE_SECONDS).supervise()
     app = load_app(target)
     if settings.db is not None:
         point_to(app, settings.db)
     app._worker_options = dataclasses.replace(app._worker_options, stop_timeout=stop_timeout)
-    log_to_stderr(settings, level=_level(verbose - quiet))
-    asyncio.run(_Serving(settings, app, stop_timeout).serve())
+    log_to_stderr(settings, level=_level(verbose - quiet), number=number)
+    asyncio.run(_Serving(settings, app, stop_timeout, number=number, lifeline=lifeline).serve())
+    return 0
 
 
 def _level(louder: int) -> int:
@@ -74,11 +95,15 @@ def _level(louder: int) -> int:
 class _Serving:
     """One life of the worker."""
 
-    def __init__(self, settings: Settings, app: Holdfast, stop_timeout: float) -> None:
+    def __init__(
+        self, settings: Settings, app: Holdfast, stop_timeout: float, *, number: int | None, lifeline: int | None
+    ) -> None:
+        self._number = number
+        self._lifeline = lifeline
         self._settings = settings
         self._app = app
+        self._worker = ""
         self._stop_timeout = stop_timeout
-        self._ended: Counter[str] = Counter()
 
     async def serve(self) -> None:
         """Open, work, close.
@@ -90,42 +115,32 @@ class _Serving:
         with signals:
             async with self._app:
                 engine = self._app._engine
-                worker = engine.worker
-                if worker is None:
+                if engine.worker is None:
                     raise InternalError("the app has opened without a worker")
-                self._count_ends(worker)
-                self._say_ready(worker)
-                broken = await self._until_stopped(signals, lambda: _broken(engine.journal, worker))
-                LOG.info("stopping: %s", self._under_way(worker))
-            self._say_stopped(worker)
+                self._say_ready(engine.worker.id)
+                if self._lifeline is not None:
+                    hold(self._lifeline, signals.orphaned)
+                broken = await self._until_stopped(signals, engine)
+                LOG.info("stopping: %s", self._under_way(engine.worker))
+            self._say_stopped(engine.ended)
         if broken is not None:
             raise broken
 
-    async def _until_stopped(
-        self, signals: Signals, broken: Callable[[], BaseException | None]
-    ) -> BaseException | None:
-        """Wait for a signal, or for the journal to break: then nothing would ever happen here again."""
+    async def _until_stopped(self, signals: Signals, engine: Engine) -> BaseException | None:
+        """Wait for a signal, or for the journal to break for good: then nothing would ever happen here again."""
         while not signals.stop.is_set():
-            if (cause := broken()) is not None:
-                return cause
+            if engine.journal.broken is not None:
+                return engine.journal.broken
+            if engine.worker is not None and engine.worker.id != self._worker:
+                self._say_ready(engine.worker.id)  # it was declared dead, and goes on as another
             try:
                 await asyncio.wait_for(signals.stop.wait(), LOOK_SECONDS)
             except TimeoutError:
                 continue
         return None
 
-    def _count_ends(self, worker: Worker) -> None:
-        """Through the executor's own callback: the event hook would cost two events for every step."""
-        executor, tell = worker.executor, worker.executor._on_ended
-
-        def count(row: RunRow, record: RunEnded) -> None:
-            self._ended[record.state.value] += 1
-            tell(row, record)
-
-        executor._on_ended = count
-
-    def _under_way(self, worker: Worker) -> str:
-        runs = len(worker.executor.live)
+    def _under_way(self, worker: Worker | None) -> str:
+        runs = 0 if worker is None else len(worker.executor.live)
         if not runs:
             return "no run is under way"
         told = f"{runs} {'run' if runs == 1 else 'runs'} under way"
@@ -133,27 +148,23 @@ class _Serving:
 
     # What it says.
 
-    def _say_ready(self, worker: Worker) -> None:
+    def _say_ready(self, worker: str) -> None:
+        self._worker = worker
         names = self._app.workflows
         known = f"workflows {', '.join(names)}" if names else "no workflows"
-        LOG.info("worker %s ready: %s, %s", worker.id, self._app.uri, known)
-        self._event({"event": "ready", "worker": worker.id, "database": self._app.uri, "workflows": list(names)})
+        LOG.info("worker %s ready: %s, %s", worker, self._app.uri, known)
+        self._event({"event": "ready", "worker": worker, "database": self._app.uri, "workflows": list(names)})
 
-    def _say_stopped(self, worker: Worker) -> None:
-        states = ("succeeded", "failed", "cancelled")
-        LOG.info("worker %s stopped: %s", worker.id, ", ".join(f"{self._ended[state]:,} {state}" for state in states))
-        self._event({"event": "stopped", "worker": worker.id, **{state: self._ended[state] for state in states}})
+    def _say_stopped(self, ended: Counter[str]) -> None:
+        counts = {state: ended[state] for state in ("succeeded", "failed", "cancelled")}
+        told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+        LOG.info("worker %s stopped: %s", self._worker, told)
+        self._event({"event": "stopped", "worker": self._worker, **counts})
 
     def _event(self, event: dict[str, Any]) -> None:
         if self._settings.is_json:
+            event = event if self._number is None else {**event, "number": self._number}
             write_json(dataclasses.replace(self._settings, output="jsonl"), event)
-
-
-def _broken(journal: Journal, worker: Worker) -> BaseException | None:
-    """Why this worker will never execute anything again, if so."""
-    if journal.broken is None and worker.executor._closed:  # fenced when it renewed its lease, with nothing to write
-        return Fenced(f"worker {worker.id} was declared dead by another worker", hint="its runs go on elsewhere")
-    return journal.broken
 
 
 class Signals:
@@ -178,14 +189,24 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def orphaned(self) -> None:
+        """From a thread: the parent is gone. Stop as after a first signal; while stopping, that changes nothing."""
+        if not self._stopping:
+            LOG.warning("the parent process is gone")
+            self._begin_to_stop()
+
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self._stopping:
             os._exit(128 + number)
+        self._begin_to_stop()
+
+    def _begin_to_stop(self) -> None:
         self._stopping = True
         timer = threading.Timer(self._stop_timeout + GRACE_SECONDS, self._leave)
         timer.daemon = True
         timer.start()
-        self._loop.call_soon_threadsafe(self.stop.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped already
+            self._loop.call_soon_threadsafe(self.stop.set)
 
     @staticmethod
     def _leave() -> None:

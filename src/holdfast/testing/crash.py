@@ -285,7 +285,10 @@ class _Life:
         uri = f"sqlite:///{path}?synchronous=normal"
         world = VirtualWorld(loop, life=ledger.life, seed=experiment.options.seed)
         self.store = self._make_store(SqliteStore(parse(uri), world=world))
-        options = WorkerOptions(execution=ExecutorOptions(park_after=manner.park_after))
+        options = WorkerOptions(
+            execution=ExecutorOptions(park_after=manner.park_after),
+            poison_after=None,
+        )
         self._app = _ProvedApp(uri, world=world, store=self.store, worker=options, journal=manner.journal)
         self._app.include(experiment.workflow)
 
@@ -384,8 +387,8 @@ class _Life:
         bodies: Bodies = executor.bodies
         begin, submit, loop = bodies._begin, bodies.threads.submit, self._loop
 
-        def begun(body: Body) -> None:
-            begin(body)
+        def begun(body: Body, now: int) -> None:
+            begin(body, now)
             self._ledger.begun(body.call, early=_undurable(engine.journal))
 
         def submitted(job: Job) -> None:

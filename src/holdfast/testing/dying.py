@@ -7,8 +7,8 @@
 
 Earlier batches that are still under way commit, and are acknowledged, as they may be in a real death. `died` is set
 when nothing is under way any more. From then on the engine above only looks alive: no acknowledgement comes, so no body
-that waits for one starts. `bury` then ends the remains along the path of a fenced worker: every call is refused,
-nothing is written, and closing the store frees the worker's lock as the kernel would.
+that waits for one starts. `bury` then ends the remains along the path of a store that has failed for good: every call
+is refused, nothing is written, and closing the store frees the worker's lock as the kernel would.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from holdfast._model.records import Outcome, Record
 from holdfast._store.port import Done, Store
-from holdfast.errors import Fenced
+from holdfast.errors import StoreError
 from holdfast.testing.virtual import VirtualLoop
 
 
@@ -134,5 +134,5 @@ class DyingStore:
             self.died.set()
 
 
-def _killed() -> Fenced:
-    return Fenced("this process is dead")
+def _killed() -> StoreError:
+    return StoreError("this process is dead")

@@ -13,6 +13,7 @@ from holdfast._model.records import (
     Requested,
     ResumeRequested,
     RetryRequested,
+    RunCleared,
     RunContinued,
     RunForked,
     RunParked,
@@ -52,8 +53,9 @@ MOVES: dict[str, Callable[[str, int], Record]] = {
     "ResumeRequested": lambda run_id, _: ResumeRequested(run_id, 20),
     "RetryRequested": lambda run_id, _: RetryRequested(run_id, 20),
     "RunForked": lambda run_id, _: RunForked(run_id, run_id, 1, None, None, 3, 20),
+    "RunCleared": lambda _, number: RunCleared(number, WORKER),
     "WorkerBuried": lambda _, __: WorkerBuried(WORKER, 20),
-    "RunsUnblocked": lambda _, __: RunsUnblocked(OTHER, ("flow",)),
+    "RunsUnblocked": lambda _, __: RunsUnblocked(OTHER, ("flow",), (), 9, 20),
     "RunsPruned": lambda _, __: RunsPruned(tuple(Cutoff("flow", state, FAR) for state in RunState), 1000, FAR),
 }
 """For each record of the table, one that means the given run."""

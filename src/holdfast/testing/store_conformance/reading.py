@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 from holdfast._model.records import (
+    Buried,
     Record,
     Started,
     WorkerBuried,
@@ -102,7 +103,7 @@ async def what_was_acknowledged_is_there_when_opened_again(bench: Bench) -> None
     await bench.store.open(on_change=bench.changes.set)
     expect((await bench.row("a"), await bench.entries(number)), (before, history), "the run")
     expect(await bench.store.dead_workers(now=3), [WORKER, OTHER], "its workers' process let go of them: both are dead")
-    expect(await bench.submit(WorkerBuried(WORKER, 9)), 1, "orphans")
+    expect(await bench.submit(WorkerBuried(WORKER, 9)), Buried(1, ()), "orphans")
     await bench.store.buried(WORKER)
 
 

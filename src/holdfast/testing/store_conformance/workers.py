@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from holdfast._model.records import (
+    Buried,
     CancelRequested,
     PauseRequested,
+    ResumeRequested,
+    RunCleared,
     RunParked,
+    RunReleased,
     RunsClaimed,
     RunsUnblocked,
     WorkerBuried,
@@ -30,15 +34,77 @@ async def a_buried_worker_writes_nothing(bench: Bench) -> None:
     """Its runs are ready in the transaction that buries it, and from then on its batches are refused whole."""
     number = await bench.start("a")
     await bench.submit(entry(number, 1, 1), worker=WORKER)
-    expect(await bench.submit(WorkerBuried(WORKER, 9), worker=OTHER), 1, "orphans")
+    expect(await bench.submit(WorkerBuried(WORKER, 9), worker=OTHER), Buried(1, ()), "orphans")
     for record in (entry(number, 2, 2), ended(number), started("b"), CancelRequested("a", 9)):
         expect(type(await bench.refused(record, worker=WORKER)), Fenced, type(record).__name__)
     expect(await bench.store.detail("b"), None, "a start of the dead")
     (row,) = await bench.claim(worker=OTHER)
-    expect((row.number, row.has_history, row.claims), (number, True, 1), "the run elsewhere")
+    expect((row.number, row.has_history, row.crashes), (number, True, 1), "the run elsewhere")
     expect(len(await bench.entries(number)), 1, "its history")
     expect(await bench.store.renew_lease(WORKER, lease_until=FAR), False, "the lease of the dead")
     expect(type(await bench.refused(started("c"), worker="never")), Fenced, "an unknown worker")
+
+
+async def crashes_are_counted_until_a_run_makes_progress(bench: Bench) -> None:
+    """One more for each burial, one again after an outcome, none after leaving by itself, and in the end poison."""
+
+    async def crash(place: int) -> Buried:
+        worker = f"c{place}"
+        await bench.store.register_worker(worker, now=1, lease_until=FAR)
+        taken = await bench.claim(worker=worker)
+        taken += await bench.submit(RunsClaimed(worker, ("flow",), 1, 10, suspect=True))
+        expect([row.id for row in taken], ["a"], "the run is taken")
+        buried: Buried = await bench.submit(WorkerBuried(worker, 9, 5, '{"message": "poison"}'))
+        return buried
+
+    number = await bench.start("a", S.READY)
+    counts: list[int] = []
+    for place in range(2):
+        await crash(place)
+        counts.append((await bench.row("a")).crashes)
+    await bench.claim()
+    await bench.submit(entry(number, 1, 1))
+    await bench.submit(RunReleased(number, WORKER))
+    for place in range(2, 6):
+        expect(await crash(place), Buried(1, ()), "a burial")
+        counts.append((await bench.row("a")).crashes)
+    expect(counts, [1, 2, 1, 2, 3, 4], "crashes")
+    expect((await bench.store.has_ready(["flow"]), await bench.store.has_suspect(["flow"])), (False, True), "a suspect")
+    expect(await bench.claim(), [], "what the ordinary claim takes")
+    expect(await crash(6), Buried(1, (("a", "flow"),)), "the last burial")
+    row = await bench.row("a")
+    found = (row.state, row.reason, row.crashes, row.error, row.worker)
+    expect(found, (S.BLOCKED, "poison", 5, '{"message": "poison"}', "c6"), "the poison run")
+    await bench.submit(ResumeRequested("a", 20))
+    row = await bench.row("a")
+    expect((row.state, row.reason, row.crashes, row.error), (S.READY, None, 0, None), "the resumed run")
+
+
+async def a_poison_run_that_is_to_be_cancelled_is_cancelled(bench: Bench) -> None:
+    """There is nobody left who could tell its code."""
+    await bench.start("a")
+    await bench.submit(CancelRequested("a", 5))
+    expect(await bench.submit(WorkerBuried(WORKER, 9, 1, "{}")), Buried(1, ()), "the burial")
+    row = await bench.row("a")
+    expect((row.state, row.ended_at, row.reason, row.request), (S.CANCELLED, 9, None, None), "the run")
+
+
+async def a_suspect_is_cleared_by_its_worker_only(bench: Bench) -> None:
+    """Those with the fewest crashes come first, one at a time; a cleared one is like any other again."""
+    for place, run_id in enumerate("ab"):
+        await bench.start(run_id, S.READY)
+        for turn in range(4 - place):
+            worker = f"{run_id}{turn}"
+            await bench.store.register_worker(worker, now=1, lease_until=FAR)
+            if not await bench.claim(worker=worker):
+                await bench.submit(RunsClaimed(worker, ("flow",), 1, 10, suspect=True))
+            await bench.submit(WorkerBuried(worker, 9, None))
+    (row,) = await bench.submit(RunsClaimed(WORKER, ("flow",), 9, 10, suspect=True))
+    expect((row.id, row.crashes), ("b", 3), "the first suspect")
+    await bench.submit(RunCleared(row.number, OTHER))
+    expect((await bench.row("b")).crashes, 3, "after a stranger's word")
+    await bench.submit(RunCleared(row.number, WORKER))
+    expect((await bench.row("b")).crashes, 0, "after its worker's")
 
 
 async def a_worker_that_leaves_gives_its_runs_back(bench: Bench) -> None:
@@ -76,7 +142,7 @@ async def claims_leave_unknown_workflows(bench: Bench) -> None:
     expect(await bench.store.has_ready(["flow"]), False, "ready afterwards")
     expect((await bench.row("a")).state, S.READY, "the unknown one")
     (row,) = await bench.claim("mystery", now=40)
-    expect((row.id, row.started_at, row.deadline_at, row.claims), ("a", 40, 140, 1), "the first claim starts the clock")
+    expect((row.id, row.started_at, row.deadline_at), ("a", 40, 140), "the first claim starts the clock")
 
 
 async def due_runs_are_claimed_and_others_wait(bench: Bench) -> None:
@@ -133,15 +199,24 @@ async def blocked_runs_are_for_other_workers(bench: Bench) -> None:
     await bench.submit(blocked(await bench.start("a")))
     await bench.submit(blocked(await bench.start("b"), "poison"))
     expect(await bench.store.has_blocked(WORKER, ["flow"]), False, "for the worker that found it")
-    expect(await bench.submit(RunsUnblocked(WORKER, ("flow",))), 0, "by that worker")
+    expect(await bench.submit(RunsUnblocked(WORKER, ("flow",), (), 9, 10)), (), "by that worker")
     expect(await bench.store.has_blocked(OTHER, ["mystery"]), False, "for one that does not know it")
     expect(await bench.store.has_blocked(OTHER, ["flow"]), True, "for one that does")
-    expect(await bench.submit(RunsUnblocked(OTHER, ("flow",))), 1, "by that one")
-    expect(await bench.states("a", "b"), [S.READY, S.BLOCKED], "states")
+    number = (await bench.row("a")).number
+    expect(await bench.store.has_blocked(OTHER, ["flow"], tried=[number]), False, "for one that has tried it")
+    expect(await bench.submit(RunsUnblocked(OTHER, ("flow",), (number,), 9, 10)), (), "by one that has tried it")
+    (row,) = await bench.submit(RunsUnblocked(OTHER, ("flow",), (), 9, 10))
+    expect(row.id, "a", "by one that has not")
+    expect(await bench.states("a", "b"), [S.RUNNING, S.BLOCKED], "states")
+    run = await bench.row("a")
+    expect((run.worker, run.reason, run.error), (OTHER, None, None), "the run that is tried")
 
 
 CHECKS: tuple[Check, ...] = (
     a_buried_worker_writes_nothing,
+    crashes_are_counted_until_a_run_makes_progress,
+    a_poison_run_that_is_to_be_cancelled_is_cancelled,
+    a_suspect_is_cleared_by_its_worker_only,
     a_worker_that_leaves_gives_its_runs_back,
     claims_take_priority_then_first_come,
     claims_leave_unknown_workflows,
