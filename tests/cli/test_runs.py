@@ -15,7 +15,7 @@ Cli = Callable[..., Any]
 
 RUN_KEYS = {
     *("id", "workflow", "state", "input", "output", "error", "reason", "attributes", "priority", "worker", "request"),
-    *("generation", "claims", "forked_from", "created_at", "due_at", "started_at", "ended_at", "deadline_at"),
+    *("generation", "crashes", "forked_from", "created_at", "due_at", "started_at", "ended_at", "deadline_at"),
 }
 ENTRY_KEYS = {
     *("seq", "after", "ordinal", "kind", "name", "state", "input", "output", "error", "attempts"),
@@ -292,5 +292,23 @@ def test_fork_at_an_entry_that_is_not_there(worked_off: Cli) -> None:
 def test_stats_count_runs_and_name_workers(worked_off: Cli) -> None:
     seen = worked_off("stats", "-o", "json").json
     assert {"workflow": "checkout", "state": "succeeded", "runs": 1} in seen["runs"]
-    assert set(seen["workers"][0]) == {"id", "host", "pid", "state", "started_at", "lease_until"}
+    assert set(seen["workers"][0]) == {"id", "host", "pid", "state", "started_at", "lease_until", "workflows", "runs"}
     assert "sleeper" in worked_off("stats").out
+
+
+def test_workers_are_listed_and_those_that_are_gone_on_request(cli: Cli, process: Callable[..., Any]) -> None:
+    worker = process("worker", "shop:app", "-o", "jsonl")
+    event = json.loads(worker.stdout.readline())
+    (row,) = cli("workers", "-o", "json").json
+    assert (row["id"], row["state"], row["pid"], row["runs"]) == (event["worker"], "live", worker.pid, 0)
+    assert row["workflows"] == event["workflows"]
+    table = cli("workers").out.splitlines()
+    assert table[0].split() == ["worker", "host", "pid", "state", "up", "for", "lease", "runs", "workflows"]
+    assert table[1].startswith(event["worker"])
+    assert table[1].rstrip().endswith("checkout, declined, lasting, optioned, sleeper")
+    worker.terminate()
+    worker.communicate()
+    assert cli("workers").err == "no worker is entered as live\n"
+    assert cli("workers", "-o", "json").json == []
+    assert [w["state"] for w in cli("workers", "--all", "-o", "jsonl").lines] == ["left"]
+    assert cli("workers", "--al").code == 2

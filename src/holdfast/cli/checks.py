@@ -103,6 +103,7 @@ def _contents(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     yield from runs(connection)
     yield from retention(connection)
     yield from shrinking(facts)
+    yield from strangers(connection)
 
 
 RESTORE: Final = "stop every worker, keep a copy of the database with its -wal, and restore a backup"
@@ -295,6 +296,21 @@ def shrinking(facts: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(Level.WARN, "space", f"{free} free inside; this file was not made to shrink", advice)
     else:
         yield Finding(Level.OK, "space", f"{free} free inside, for the next runs; what is not needed is given back")
+
+
+def strangers(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Ready runs that no live worker will take."""
+    try:
+        rows = connection.execute(
+            "select workflow, count(*) from holdfast_runs where state = 'ready' and workflow not in ("
+            "select value from holdfast_workers, json_each(workflows) where holdfast_workers.state = 'live'"
+            ") group by workflow order by workflow"
+        ).fetchall()
+    except sqlite3.OperationalError:  # an older schema, which `schema` has told of: its workers do not tell
+        return
+    for workflow, count in rows:
+        advice = "start a worker with it: holdfast worker MOD:APP"
+        yield Finding(Level.WARN, "ready", f"{count:,} of {workflow} are ready, and no live worker knows it", advice)
 
 
 # Leaves.

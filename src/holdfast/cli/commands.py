@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "retry": ("holdfast.cli.steer", "retry", "Let failed, cancelled or blocked runs go on; finished steps are kept."),
     "fork": ("holdfast.cli.fork", "fork", "Start a new run from an entry of another."),
     "stats": ("holdfast.cli.stats", "stats", "Count runs by workflow and state, and show the workers."),
+    "workers": ("holdfast.cli.workers", "workers", "Show the workers and how many runs each of them holds."),
     "prune": ("holdfast.cli.prune", "prune", "Remove ended runs that were kept long enough, and give back the space."),
     "doctor": ("holdfast.cli.doctor", "doctor", "Examine the database and what it stands on."),
     "migrate": ("holdfast.cli.migrate", "migrate", "Bring the database to this release's schema."),

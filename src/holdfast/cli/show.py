@@ -10,6 +10,7 @@ from holdfast._model.lifecycle import ENDED
 from holdfast.cli.answers import entry_value, run_value, write_json
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.strangers import waits_because
 from holdfast.cli.timeline import Viewed, draw
 from holdfast.cli.watching import watch
 from holdfast.cli.words import now
@@ -37,7 +38,9 @@ def show(settings: Settings, run_id: str, watched: bool, tracebacks: bool) -> No
         run = client.get(run_id)
 
         async def look() -> Viewed:
-            return Viewed(await run.describe(), tuple(await run.history()))
+            described = await run.describe()
+            waits = (await waits_because(client, [described])).get(described.workflow, "")
+            return Viewed(described, tuple(await run.history()), waits)
 
         if watched:
             await watch(settings, look=look, draw=view, write=write, ended=lambda viewed: viewed.run.state in ENDED)

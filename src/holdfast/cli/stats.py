@@ -9,10 +9,12 @@ import click
 from rich.text import Text
 
 from holdfast import Client, RunState, Stats
+from holdfast._rows import worker_of
 from holdfast.cli.answers import write_json
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.strangers import UNKNOWN, known_by, reason_of
 from holdfast.cli.watching import watch
 from holdfast.cli.words import STYLES, age, now, state_text
 
@@ -54,7 +56,18 @@ def _draw(seen: Stats, width: int) -> Text:
     runs = _runs(seen) if seen.runs else Text("no runs", style="dim")
     if max(map(len, runs.plain.splitlines())) > width:
         runs = _runs_as_list(seen)
-    return Text("\n\n").join([runs, _workers(seen)])
+    return Text("\n\n").join([runs, _workers(seen), *_waiting(seen)])
+
+
+def _waiting(seen: Stats) -> list[Text]:
+    """Workflows with ready runs that nobody will take."""
+    known = known_by(map(worker_of, seen.workers), now())
+    waiting = [
+        Text(f"{row.workflow}: {row.runs:,} ready, {reason}", style="yellow")
+        for row in seen.runs
+        if row.state == "ready" and (reason := reason_of(row.workflow, known)) == UNKNOWN
+    ]
+    return [Text("\n").join(waiting)] if waiting else []
 
 
 def _runs(seen: Stats) -> Text:

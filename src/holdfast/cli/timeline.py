@@ -40,15 +40,20 @@ VALUE_LINES_MAX: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """A run with its history, as they were read together."""
+    """A run with its history, as they were read together.
+
+    Attributes:
+        waits: why nobody takes the run although it is ready; mostly empty.
+    """
 
     run: RunInfo
     history: tuple[Entry, ...]
+    waits: str = ""
 
 
 def draw(viewed: Viewed, *, seen: datetime, width: int, tracebacks: bool = False) -> Text:
     """The whole view, as wide as `width` or narrower."""
-    lines = [*_header(viewed.run, seen, width, tracebacks)]
+    lines = [*_header(viewed, seen, width, tracebacks)]
     if viewed.history:
         lines += [Text(), *_entries(viewed, seen, width, tracebacks)]
     return Text("\n").join(lines)
@@ -57,11 +62,14 @@ def draw(viewed: Viewed, *, seen: datetime, width: int, tracebacks: bool = False
 # The header.
 
 
-def _header(run: RunInfo, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
+def _header(viewed: Viewed, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
+    run = viewed.run
     yield Text.assemble((run.id, "bold"), "  ", run.workflow, "  ", state_text(run.state))
     yield Text()
     for label, value in _facts(run, seen):
         yield from _labelled(label, Text(value), width)
+    if viewed.waits:
+        yield from _labelled("waits", Text(viewed.waits, style="yellow"), width)
     if run.error is not None:
         yield from _labelled("error", Text(error_line(run.error), style="red"), width)
         yield from _error_details(run.error, LABEL + 2, width, tracebacks)
@@ -87,6 +95,7 @@ def _facts(run: RunInfo, seen: datetime) -> Iterator[tuple[str, str]]:
         "worker": run.worker,
         "request": run.request,
         "reason": run.reason,
+        "crashes": f"{run.crashes} without progress" if run.crashes else None,
         "priority": run.priority or None,
         "forked from": run.forked_from,
         "generation": run.generation or None,
