@@ -27,6 +27,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: list[Process] = []
+        self.heard: dict[int, bytes] = {}
 
     # Processes.
 
@@ -57,9 +58,15 @@ class Place:
     def line(self, process: Process) -> str:
         """The next line that it prints."""
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
-        assert ready, f"it says nothing:\n{self.errors}"
-        return process.stdout.readline().strip()
+        heard = self.heard.pop(process.pid, b"")
+        while b"\n" not in heard:
+            ready, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
+            assert ready, f"it says nothing:\n{self.errors}"
+            more = os.read(process.stdout.fileno(), 65_536)  # not its buffer, which `select` does not see
+            assert more, f"it has ended:\n{self.errors}"
+            heard += more
+        line, _, self.heard[process.pid] = heard.partition(b"\n")
+        return line.decode()
 
     def event(self, process: Process, kind: str) -> dict[str, Any]:
         line = self.line(process)
