@@ -21,6 +21,7 @@ OURS = (
     "bench.many_runs_bench",
     "bench.processes_bench",
     "bench.events_bench",
+    "bench.search_bench",
     "bench.retention_bench",
 )
 """What measures Holdfast, in this order, each in a process of its own; the table shows their measures as one report."""

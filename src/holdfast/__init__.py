@@ -17,8 +17,10 @@ from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.policies import Retry
 from holdfast._model.retention import Pruned, PrunedGroup, Retention
 from holdfast._model.runinfo import Entry, ErrorInfo, RunInfo, WorkerInfo
-from holdfast._run import Run, Start, Stats
+from holdfast._run import Run, Start
 from holdfast._runtime.options import ExecutorOptions, LeaseOptions, WorkerOptions
+from holdfast._search import Page
+from holdfast._stats import EndedStats, Stats
 from holdfast._store.journal import JournalOptions
 from holdfast._sync import SyncClient, SyncRun
 from holdfast.errors import (
@@ -33,6 +35,7 @@ from holdfast.errors import (
     NotInRun,
     NotOpen,
     PayloadTooLarge,
+    QueryError,
     RunCancelled,
     RunConflict,
     RunFailed,
@@ -60,6 +63,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Client",
     "Current",
+    "EndedStats",
     "Entry",
     "EntryState",
     "ErrorInfo",
@@ -77,9 +81,11 @@ __all__ = [
     "NotEncodable",
     "NotInRun",
     "NotOpen",
+    "Page",
     "PayloadTooLarge",
     "Pruned",
     "PrunedGroup",
+    "QueryError",
     "Retention",
     "Retry",
     "Run",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
-import msgspec
-
 from holdfast import _options
+from holdfast._conflicts import check_conflict, fork_problem
 from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow, checked_name
 from holdfast._flow.loop import WorkflowLoop
 from holdfast._model.bounds import shown
@@ -34,11 +33,13 @@ from holdfast._model.records import (
 )
 from holdfast._model.retention import Pruned
 from holdfast._model.runinfo import RunInfo, WorkerInfo
-from holdfast._rows import info_of, worker_of
-from holdfast._run import Run, Start, Stats
+from holdfast._rows import worker_of
+from holdfast._run import Run, Start
 from holdfast._runtime.engine import STARTS_PER_TURN, Engine
 from holdfast._runtime.pruning import prune, would_prune
 from holdfast._runtime.results import Ended
+from holdfast._search import Conditions, Page, conditions_from, count_runs, find_all, find_page
+from holdfast._stats import Stats, gather_stats
 from holdfast.errors import (
     NotAllowedInWorkflow,
     NotOpen,
@@ -135,7 +136,7 @@ class Client:
             priority: higher goes first among runs that wait; -1,000,000 to 1,000,000.
             delay, at: not before so many seconds (or a timedelta), or not before an aware datetime.
             timeout: seconds (or a timedelta) from when it begins; then it is cancelled and fails with `RunTimeout`.
-            attributes: searchable metadata, names to strings, numbers or booleans.
+            attributes: searchable metadata: names to strings, numbers, booleans, lists of these, or further names.
 
         Raises:
             UsageError: an option or argument is wrong; nothing was written.
@@ -190,49 +191,79 @@ class Client:
     async def list(
         self,
         *,
+        where: str | None = None,
         state: str | Iterable[str] | None = None,
         workflow: Workflow[..., Any] | str | None = None,
         attributes: Mapping[str, Any] | None = None,
         id_prefix: str | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        after: str | None = None,
         limit: int = 100,
-    ) -> list[RunInfo]:
+    ) -> Page:
         """Runs that match every condition given, newest first.
 
         Args:
-            state: one state or several.
+            where: a query such as ``state:failed workflow:checkout customer:42 started:>2h``; see the guide.
+            state: one state or several; of an empty list, no run is in one.
             workflow: the workflow or its name.
             attributes: names with the exact values that the run's attributes must have.
             id_prefix: what the id begins with.
             created_from, created_before: aware datetimes; from is included, before is not.
+            after: the `next` of the page before, which was asked for with the same conditions. Runs that are started
+                meanwhile move nothing: each run comes once.
             limit: at most so many, 1 to 10,000.
 
+        Returns:
+            A list with one attribute more: `next`, the cursor of the next page, or none.
+
         Raises:
+            QueryError: `where` cannot be understood, or names a key that no run has.
             UsageError: a condition is wrong, such as an unknown state.
         """
-        _options.check_limit(limit)
-        query = _options.query_of(state, workflow, attributes, id_prefix, created_from, created_before)
-        return [info_of(row) for row in await self._engine.store.list_runs(query, limit=limit)]
+        asked = Conditions(
+            where=where,
+            state=state,
+            workflow=workflow,
+            attributes=attributes,
+            id_prefix=id_prefix,
+            created_from=created_from,
+            created_before=created_before,
+        )
+        engine = self._engine
+        return await find_page(engine.store, asked, after=after, limit=limit, now=engine.world.now_us())
 
-    async def count(
-        self,
-        *,
-        state: str | Iterable[str] | None = None,
-        workflow: Workflow[..., Any] | str | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        id_prefix: str | None = None,
-        created_from: datetime | None = None,
-        created_before: datetime | None = None,
-    ) -> int:
-        """How many runs match; the conditions are those of `list`."""
-        query = _options.query_of(state, workflow, attributes, id_prefix, created_from, created_before)
-        return await self._engine.store.count_runs(query)
+    async def iterate(self, **conditions: Any) -> AsyncIterator[RunInfo]:
+        """Every run that matches, newest first: pages of `list`, read as they are needed.
 
-    async def stats(self) -> Stats:
-        """Counts of runs by workflow and state, and the workers."""
-        store = self._engine.store
-        return Stats(runs=tuple(await store.state_counts()), workers=tuple(await store.workers()))
+        Takes the conditions of `list`. Leaving the loop early is fine; what ends or is removed meanwhile is left out.
+        """
+        asked = conditions_from(conditions, "iterate")
+        async for run in find_all(lambda: self._engine.store, asked, now=self._engine.world.now_us()):
+            yield run
+
+    async def count(self, *, limit: int | None = None, **conditions: Any) -> int:
+        """How many runs match; the conditions are those of `list`.
+
+        Args:
+            limit: count no further: the answer is at most this. Ask for one more than you show, and `10,001` is
+                "more than 10,000", whatever the database holds.
+        """
+        asked = conditions_from(conditions, "count")
+        engine = self._engine
+        return await count_runs(engine.store, asked, limit=limit, now=engine.world.now_us())
+
+    async def stats(self, *, window: float | timedelta = 3_600.0) -> Stats:
+        """Counts of runs by workflow and state, how it went for those that ended lately, and the workers.
+
+        Args:
+            window: seconds (or a timedelta): how far back the durations, the throughput and the failures look.
+
+        Raises:
+            UsageError: the window is wrong.
+        """
+        engine = self._engine
+        return await gather_stats(engine.store, window=window, now=engine.world.now_us())
 
     async def prune(
         self,
@@ -378,7 +409,7 @@ class Client:
         started: Started,
     ) -> Run[Any]:
         if not started.created:
-            _check_conflict(record, options.on_conflict, started)
+            check_conflict(record, options.on_conflict, started)
         run: Run[Any] = Run(self, record.id, definition)
         if started.created:
             run._expected = self._engine.results.expected(record.id)
@@ -433,42 +464,7 @@ class Client:
         record = RunForked(run.id, new_id, at, text, output, engine.world.seed(), engine.world.now_us())
         answer: Forked = await engine.journal.write(record)
         if answer.problem is not None:
-            raise _fork_problem(answer.problem, run.id, new_id, at)
+            raise fork_problem(answer.problem, run.id, new_id, at)
         if engine.worker is not None:
             engine.worker.dispatcher.poke()
         return Run(self, new_id, definition)
-
-
-def _check_conflict(record: RunStarted, on_conflict: str, started: Started) -> None:
-    if on_conflict == "raise":
-        raise RunConflict(
-            f"run {record.id!r} exists already ({started.workflow}, {started.state})",
-            run_id=record.id,
-            hint="choose another id, or on_conflict='return' for the existing run",
-        )
-    if started.workflow != record.workflow:
-        raise RunConflict(
-            f"run {record.id!r} exists with workflow {started.workflow!r}, not {record.workflow!r}",
-            run_id=record.id,
-            hint="choose another id",
-        )
-    if started.input != record.input and msgspec.json.decode(started.input) != msgspec.json.decode(record.input):
-        raise RunConflict(
-            f"run {record.id!r} exists with other arguments: {_short(started.input)}, not {_short(record.input)}",
-            run_id=record.id,
-            hint="choose another id, or start it with the same arguments",
-        )
-
-
-def _fork_problem(problem: str, run_id: str, new_id: str, at: int) -> Exception:
-    if problem == "no-source":
-        return RunNotFound(run_id)
-    if problem == "id-taken":
-        return RunConflict(f"run {new_id!r} exists already", run_id=new_id, hint="choose another id for the fork")
-    return UsageError(
-        f"run {run_id!r} has no entry {at} to fork at", hint=f"see its entries with `holdfast show {run_id}`"
-    )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from holdfast._flow.activation import OPERATIONS_MAX
 from holdfast._flow.definitions import Workflow
-from holdfast._model.bounds import shown
+from holdfast._model.attributes import attribute_pairs
+from holdfast._model.bounds import check_text, shown
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.retention import Retention
-from holdfast._store.port import RunQuery
 from holdfast.errors import UsageError
 
 ID_CHARS_MAX: Final = 200
-ATTRIBUTES_MAX: Final = 64
-ATTRIBUTE_CHARS_MAX: Final = 1_000
 PRIORITY_MAX: Final = 1_000_000
 LIMIT_MAX: Final = 10_000
+TEXT_CHARS_MAX: Final = 1_000
 SECONDS_MAX: Final = 100 * 365 * 86_400.0
 OPTION_NAMES: Final = frozenset({"id", "on_conflict", "priority", "delay", "at", "timeout", "attributes"})
 UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda _: "<not given>"})()
@@ -115,44 +113,6 @@ def raw_input(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return codec_for(Any).encode(kwargs, where=name)
 
 
-def attribute_pairs(attributes: Mapping[str, Any]) -> tuple[tuple[str, str | int | float], ...]:
-    """Attributes as rows; booleans become 0 and 1."""
-    if not isinstance(attributes, Mapping) or len(attributes) > ATTRIBUTES_MAX:
-        raise UsageError(f"attributes must be a mapping of at most {ATTRIBUTES_MAX} names, not {shown(attributes)}")
-    pairs: list[tuple[str, str | int | float]] = []
-    for key, value in attributes.items():
-        if not isinstance(key, str) or not 1 <= len(key) <= ID_CHARS_MAX or not key.isprintable():
-            raise UsageError(f"attributes: {shown(key)} must be a name of 1 to {ID_CHARS_MAX} printable characters")
-        place = f"attributes[{shown(key)}]"
-        if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
-            raise UsageError(f"{place}={shown(value)} must be a string, a finite number or a boolean")
-        if isinstance(value, str):
-            _check_text(place, value, chars_max=ATTRIBUTE_CHARS_MAX)
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise UsageError(f"{place}={shown(value)} does not fit 64 bits", hint="store it as text")
-        pairs.append((key, int(value) if isinstance(value, bool) else value))
-    return tuple(pairs)
-
-
-def query_of(
-    state: str | Iterable[str] | None,
-    workflow: Workflow[..., Any] | str | None,
-    attributes: Mapping[str, Any] | None,
-    id_prefix: str | None,
-    created_from: datetime | None,
-    created_before: datetime | None,
-) -> RunQuery:
-    """The conditions of a listing or count, checked."""
-    return RunQuery(
-        states=_states(state),
-        workflow=workflow.name if isinstance(workflow, Workflow) else _text_or_none("workflow", workflow),
-        attributes=() if attributes is None else attribute_pairs(attributes),
-        id_prefix=_text_or_none("id_prefix", id_prefix),
-        created_from=None if created_from is None else instant_us("created_from", created_from),
-        created_before=None if created_before is None else instant_us("created_before", created_before),
-    )
-
-
 class PruneOptions:
     """The options of one call of `prune`, checked.
 
@@ -186,7 +146,7 @@ class PruneOptions:
             None if older_than is None else timedelta(microseconds=_microseconds("older_than", older_than, least=0))
         )
         self._states = _ended_states(states)
-        self._workflow = workflow.name if isinstance(workflow, Workflow) else _text_or_none("workflow", workflow)
+        self._workflow = workflow.name if isinstance(workflow, Workflow) else text_or_none("workflow", workflow)
         self.runs_max = limit
 
     def age(self, workflow: str, state: str) -> timedelta | None:
@@ -208,7 +168,8 @@ def instant_us(name: str, value: object) -> int:
     return (value - _EPOCH) // timedelta(microseconds=1)
 
 
-def _states(state: str | Iterable[str] | None) -> tuple[str, ...]:
+def states_of(state: object) -> tuple[str, ...]:
+    """One state or several, each a word of `RunState`; empty for none."""
     if state is None:
         return ()
     if not isinstance(state, Iterable):
@@ -226,7 +187,7 @@ def _states(state: str | Iterable[str] | None) -> tuple[str, ...]:
 def _ended_states(states: object) -> tuple[str, ...]:
     if states is not None and not isinstance(states, str | Iterable):
         raise UsageError(f"states={shown(states)} must be a state or several")
-    for state in (chosen := _states(states)):
+    for state in (chosen := states_of(states)):
         if state not in ENDED:
             raise UsageError(
                 f"a run that is {state} has not ended; only ended runs can be pruned",
@@ -235,20 +196,14 @@ def _ended_states(states: object) -> tuple[str, ...]:
     return chosen or tuple(state.value for state in ENDED)
 
 
-def _text_or_none(name: str, value: object) -> str | None:
+def text_or_none(name: str, value: object) -> str | None:
+    """A text that can be stored, if there is one."""
     if value is None:
         return None
     if not isinstance(value, str):
         raise UsageError(f"{name}={shown(value)} must be a string")
-    _check_text(name, value, chars_max=ATTRIBUTE_CHARS_MAX)
+    check_text(name, value, chars_max=TEXT_CHARS_MAX)
     return value
-
-
-def _check_text(place: str, text: str, *, chars_max: int) -> None:
-    if len(text) > chars_max:
-        raise UsageError(f"{place} has {len(text):,} characters; the bound is {chars_max:,}")
-    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise UsageError(f"{place}={shown(text)} holds a lone surrogate, which UTF-8 does not have")
 
 
 def _is_seconds(value: object) -> bool:

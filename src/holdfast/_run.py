@@ -1,10 +1,9 @@
-"""A run as its caller holds it: `Run`, and what goes into `start_many` and comes out of `stats`."""
+"""A run as its caller holds it: `Run`, and what goes into `start_many`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -14,11 +13,10 @@ from holdfast._model.codec import codec_for
 from holdfast._model.failures import decode_failure
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import CancelRequested, PauseRequested, ResumeRequested, RetryRequested
-from holdfast._model.runinfo import Entry, RunInfo, StateCount
+from holdfast._model.runinfo import Entry, RunInfo
 from holdfast._rows import entry_of, info_of
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.results import Ended, Expectation
-from holdfast._store.port import WorkerRow
 from holdfast.errors import RunCancelled, RunFailed, RunNotFound, WaitTimeout
 
 T = TypeVar("T")
@@ -72,23 +70,6 @@ class Start(Generic[T]):
             timeout=timeout,
             attributes=attributes,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stats:
-    """What is in the database.
-
-    Attributes:
-        runs: how many runs of each workflow are in each state.
-        workers: the workers that are remembered, oldest first.
-    """
-
-    runs: tuple[StateCount, ...]
-    workers: tuple[WorkerRow, ...]
-
-    def count(self, state: str) -> int:
-        """How many runs are in this state."""
-        return sum(row.runs for row in self.runs if row.state == state)
 
 
 class Run(Generic[T]):

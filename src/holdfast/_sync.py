@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -15,7 +15,9 @@ from holdfast._client import Client
 from holdfast._model.lifecycle import RunState
 from holdfast._model.retention import Pruned
 from holdfast._model.runinfo import Entry, RunInfo, WorkerInfo
-from holdfast._run import Run, Start, Stats
+from holdfast._run import Run, Start
+from holdfast._search import Page
+from holdfast._stats import Stats
 from holdfast.errors import NotOpen, UsageError
 
 T = TypeVar("T")
@@ -118,15 +120,21 @@ class SyncClient:
         """See `Client.count`."""
         return self._wait(self._opened.count(**conditions))
 
-    def stats(self) -> Stats:
-        """See `Client.stats`."""
-        return self._wait(self._opened.stats())
+    def iterate(self, **conditions: Any) -> Iterator[RunInfo]:
+        """See `Client.iterate`."""
+        runs = self._opened.iterate(**conditions)
+        while (run := self._wait(_following(runs))) is not None:
+            yield run
 
     def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
         """See `Client.workers`."""
         return self._wait(self._opened.workers(gone=gone))
 
-    def list(self, **conditions: Any) -> list[RunInfo]:
+    def stats(self, **options: Any) -> Stats:
+        """See `Client.stats`."""
+        return self._wait(self._opened.stats(**options))
+
+    def list(self, **conditions: Any) -> Page:
         """See `Client.list`."""
         return self._wait(self._opened.list(**conditions))
 
@@ -159,3 +167,7 @@ class SyncClient:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
+
+
+async def _following(runs: AsyncIterator[T]) -> T | None:
+    return await anext(runs, None)

@@ -11,6 +11,7 @@ HoldfastError
 │   ├── UnknownWorkflow        no workflow of this name is registered here
 │   ├── RunNotFound            no run with this id (also a LookupError)
 │   ├── RunConflict            the id is taken by another run, or its state forbids the request
+│   ├── QueryError             the text of a search cannot be understood
 │   └── MissingExtra           an optional dependency is not installed
 ├── WorkflowError              the author of the workflow or of a step
 │   ├── RunFailed              a run failed with an exception that cannot be rebuilt here
@@ -161,6 +162,31 @@ class RunConflict(UsageError):
     def __init__(self, message: str, *, run_id: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.run_id = run_id
+
+
+class QueryError(UsageError, ValueError):
+    """The text of a search cannot be understood. The message shows the text with a mark under the place.
+
+    Attributes:
+        query: the text.
+        at: where in it, counted from 0.
+    """
+
+    code = "query"
+
+    def __init__(self, message: str, *, query: str, at: int, end: int | None = None, hint: str = "") -> None:
+        super().__init__(f"{message}\n{_marked(query, at, end)}\n", hint=hint)
+        self.query = query
+        self.at = at
+
+
+def _marked(text: str, at: int, end: int | None) -> str:
+    """The part of a text around a place, with a mark below it."""
+    first, last = max(0, at - 50), at + 50
+    shown = "".join(" " if character.isspace() else character for character in text[first:last])
+    marks = "^" * max(1, min(end or at, last) - at)
+    before, after = "..." if first else "", "..." if last < len(text) else ""
+    return f"  {before}{shown}{after}\n  {' ' * (len(before) + at - first)}{marks}"
 
 
 class MissingExtra(UsageError, ImportError):

@@ -108,6 +108,10 @@ def test_opening_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     play(main())
 
 
+def nested(depth: int) -> dict[str, Any]:
+    return {"a": nested(depth - 1)} if depth else {"a": 1}
+
+
 WRONG: dict[str, Callable[[Client], Any]] = {
     "not a workflow": lambda app: app.start(len),
     "a step": lambda app: app.start(double),
@@ -131,7 +135,12 @@ WRONG: dict[str, Callable[[Client], Any]] = {
     "a timeout": lambda app: app.start(flow, 1, timeout=timedelta(days=-1)),
     "attributes": lambda app: app.start(flow, 1, attributes=["a"]),
     "an attribute's name": lambda app: app.start(flow, 1, attributes={7: 1}),
-    "an attribute's value": lambda app: app.start(flow, 1, attributes={"a": [1]}),
+    "an attribute's value": lambda app: app.start(flow, 1, attributes={"a": None}),
+    "an attribute's item": lambda app: app.start(flow, 1, attributes={"a": [1, [2]]}),
+    "an attribute nested too deep": lambda app: app.start(flow, 1, attributes=nested(9)),
+    "an attribute's long nested name": lambda app: app.start(flow, 1, attributes={"a" * 150: {"b" * 50: 1}}),
+    "too many attributes": lambda app: app.start(flow, 1, attributes={"a": list(range(65))}),
+    "an infinite attribute": lambda app: app.start(flow, 1, attributes={"a": float("inf")}),
     "an attribute that is no number": lambda app: app.start(flow, 1, attributes={"a": float("nan")}),
     "a large attribute": lambda app: app.start(flow, 1, attributes={"a": 2**64}),
     "a long attribute": lambda app: app.start(flow, 1, attributes={"a": "x" * 1001}),
@@ -144,6 +153,19 @@ WRONG: dict[str, Callable[[Client], Any]] = {
     "an instant": lambda app: app.list(created_from="yesterday"),
     "whether workers are gone": lambda app: app.workers(gone="yes"),
     "a workflow's name": lambda app: app.list(workflow=7),
+    "a state of another type": lambda app: app.list(state=7),
+    "a query": lambda app: app.list(where=7),
+    "a query that is none": lambda app: app.count(where="state:"),
+    "a condition": lambda app: app.count(colour="red"),
+    "a count's limit": lambda app: app.count(limit=0),
+    "a count's limit of another type": lambda app: app.count(limit="all"),
+    "a cursor": lambda app: app.list(after="next"),
+    "a cursor of another type": lambda app: app.list(after=7),
+    "a condition of iterate": lambda app: anext(app.iterate(limit=5)),
+    "a window": lambda app: app.stats(window=0),
+    "a window of another type": lambda app: app.stats(window="1h"),
+    "a window without end": lambda app: app.stats(window=float("inf")),
+    "a window that is no number": lambda app: app.stats(window=float("nan")),
     "a fork's entry": lambda app: app.get("r").fork("1"),
 }
 

@@ -14,9 +14,9 @@ import pytest
 from tests.runtime.kit import Gate, play, worker_of
 
 from holdfast import Holdfast, NotOpen, Pruned, Retention, RunState, Start, UsageError, WorkerOptions, step, workflow
+from holdfast._model.search import RunQuery
 from holdfast._runtime import pruning
 from holdfast._runtime.retention import IDLE_TRUSTED_US, SETTLE_SECONDS, RetentionService, TrustedClock
-from holdfast._store.port import RunQuery
 from holdfast._world import SystemWorld
 
 DAY_US = 86_400_000_000

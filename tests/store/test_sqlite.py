@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast._store.port import Halted, RecordRefused, RunQuery
+from holdfast._model.search import RunQuery
+from holdfast._store.port import Halted, RecordRefused
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import SqliteUri

@@ -8,7 +8,7 @@ from typing import Any, assert_type
 
 from definitions import Order, Receipt, app, checkout, nightly, refund
 
-from holdfast import Client, Entry, Run, RunInfo, RunState, Start
+from holdfast import Client, Entry, Page, Run, RunInfo, RunState, Start
 
 
 async def starting_infers_the_result(client: Client, order: Order) -> None:
@@ -50,5 +50,7 @@ async def handles_answer_with_values(run: Run[Receipt]) -> None:
     assert_type(await run.history(), list[Entry])
     assert_type(await run.cancel(), RunState)
     assert_type(await run.fork(2), Run[Receipt])
-    assert_type(await app.list(workflow=checkout), list[RunInfo])
+    assert_type(await app.list(workflow=checkout), Page)
+    assert_type((await app.list(where="state:failed")).next, str | None)
+    assert_type([run async for run in app.iterate(where="state:failed")], list[RunInfo])
     assert_type(await app.count(state="failed"), int)

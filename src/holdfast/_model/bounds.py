@@ -54,5 +54,17 @@ def check_kind(options: object, name: str, kind: type) -> None:
         raise _misfit(options, name, f"a {kind.__name__}")
 
 
+def check_text(place: str, text: str, *, chars_max: int) -> None:
+    """A text of at most so many characters that UTF-8 can hold; `place` names it.
+
+    Raises:
+        UsageError: it is longer, or holds a lone surrogate.
+    """
+    if len(text) > chars_max:
+        raise UsageError(f"{place} has {len(text):,} characters; the bound is {chars_max:,}")
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise UsageError(f"{place}={shown(text)} holds a lone surrogate, which UTF-8 does not have")
+
+
 def _misfit(options: object, name: str, wanted: str) -> UsageError:
     return UsageError(f"{type(options).__name__}({name}={shown(getattr(options, name))}) must be {wanted}")

@@ -29,11 +29,12 @@ from datetime import timedelta
 from typing import Final
 
 from holdfast._model.retention import Retention
+from holdfast._model.search import RunQuery
 from holdfast._runtime.events import ENGINE_LOG
 from holdfast._runtime.pruning import Sweep, compact, due
 from holdfast._runtime.service import Ticker
 from holdfast._store.journal import Journal
-from holdfast._store.port import RunQuery, Store
+from holdfast._store.port import Store
 from holdfast._world import World
 
 PERIOD_SECONDS: Final = 60.0
@@ -95,7 +96,8 @@ class RetentionService:
                 ENGINE_LOG.info("retention: runs removed: %s, their entries: %s", removed.runs, removed.entries)
 
     async def _newest(self) -> int | None:
-        newest = await self._store.list_runs(RunQuery(), limit=1)
+        """When the run was created that was written last, whatever the clock said for others."""
+        newest = await self._store.list_runs(RunQuery(as_written=True), limit=1)
         return newest[0].created_at if newest else None
 
 

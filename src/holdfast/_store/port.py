@@ -16,11 +16,11 @@ The contract of `submit`, on which the journal builds:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
+from holdfast._model.search import RunQuery
 from holdfast.errors import StoreError
 
 Done: TypeAlias = Callable[[Sequence[Outcome] | None, BaseException | None], object]
@@ -66,19 +66,6 @@ class Space(NamedTuple):
 
     size: int
     free: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunQuery:
-    """Which runs a listing or a count wants. Newest first; `before` is the `number` that ends the previous page."""
-
-    states: tuple[str, ...] = ()
-    workflow: str | None = None
-    attributes: tuple[tuple[str, str | int | float], ...] = ()
-    id_prefix: str | None = None
-    created_from: int | None = None
-    created_before: int | None = None
-    before: int | None = None
 
 
 class Store(Protocol):
@@ -147,15 +134,31 @@ class Store(Protocol):
         ...
 
     async def list_runs(self, query: RunQuery, *, limit: int) -> list[RunDetail]:
-        """Rows that match, newest first."""
+        """Rows that match, in the order that `RunQuery` tells."""
         ...
 
-    async def count_runs(self, query: RunQuery) -> int:
-        """How many rows match."""
+    async def count_runs(self, query: RunQuery, *, limit: int | None = None) -> int:
+        """How many rows match; counting ends at `limit`."""
+        ...
+
+    async def attribute_keys(self, *, limit: int) -> list[str]:
+        """Keys of attributes that runs have, sorted; at most so many."""
+        ...
+
+    async def attribute_keys_among(self, keys: Sequence[str]) -> list[str]:
+        """Those of the keys that an attribute of some run has."""
         ...
 
     async def state_counts(self) -> list[StateCount]:
         """How many runs of each workflow are in each state."""
+        ...
+
+    async def ended_counts(self, workflows: Sequence[str], *, since: int) -> list[StateCount]:
+        """How many runs of these workflows ended in each state since this instant, by workflow."""
+        ...
+
+    async def durations(self, workflow: str, *, since: int, limit: int) -> list[int]:
+        """Microseconds from first claim to end of the latest runs that succeeded or failed since this instant."""
         ...
 
     async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str]]:

@@ -30,13 +30,15 @@ import msgspec
 
 from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
+from holdfast._model.search import RunQuery
 from holdfast._store import lifelock, sqlite_space
 from holdfast._store.migrate import migrate
-from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, RunQuery, Space, WorkerRow
+from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, Space, WorkerRow
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_apply import Applier
 from holdfast._store.sqlite_doctor import examine
 from holdfast._store.sqlite_prune import MARKED_IDS
+from holdfast._store.sqlite_search import count_rows, list_rows
 from holdfast._store.sqlitefile import SqliteFile, translate
 from holdfast._store.thread import StoreThread
 from holdfast._store.uri import SqliteUri
@@ -337,19 +339,31 @@ class SqliteStore:
         return rows[0] if rows else None
 
     async def list_runs(self, query: RunQuery, *, limit: int) -> list[RunDetail]:
-        where, values = _conditions(query)
-        sql = self._sql["list_runs"].replace("{where}", where)
-        rows = await self._read(lambda c: c.execute(sql, (*values, limit)).fetchall())
+        rows = await self._read(lambda c: list_rows(c, self._sql, query, limit=limit))
         return [RunDetail(*row) for row in rows]
 
-    async def count_runs(self, query: RunQuery) -> int:
-        where, values = _conditions(query)
-        sql = self._sql["count_runs"].replace("{where}", where)
-        count: int = await self._read(lambda c: c.execute(sql, values).fetchone()[0])
+    async def count_runs(self, query: RunQuery, *, limit: int | None = None) -> int:
+        count: int = await self._read(lambda c: count_rows(c, self._sql, query, limit=limit))
         return count
+
+    async def attribute_keys(self, *, limit: int) -> list[str]:
+        rows = await self._read(lambda c: c.execute(self._sql["attribute_keys"], (limit,)).fetchall())
+        return [row["name"] for row in rows]
+
+    async def attribute_keys_among(self, keys: Sequence[str]) -> list[str]:
+        rows = await self._read(lambda c: c.execute(self._sql["attribute_keys_among"], (_text(keys),)).fetchall())
+        return [row["name"] for row in rows]
 
     async def state_counts(self) -> list[StateCount]:
         return await self._rows(StateCount, "state_counts")
+
+    async def ended_counts(self, workflows: Sequence[str], *, since: int) -> list[StateCount]:
+        return await self._rows(StateCount, "ended_counts", _text(workflows), since)
+
+    async def durations(self, workflow: str, *, since: int, limit: int) -> list[int]:
+        values = {"workflow": workflow, "since": since, "limit": limit}
+        rows = await self._read(lambda c: c.execute(self._sql["durations"], values).fetchall())
+        return [row["took"] for row in rows]
 
     async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str]]:
         rows = await self._read(lambda c: c.execute(self._sql["ended_among"], (_text(run_ids),)).fetchall())
@@ -439,32 +453,6 @@ class SqliteStore:
         if thread is None or self._closing:
             raise NotOpen("the store is not open", hint="use it inside `async with app:`")
         return thread
-
-
-def _conditions(query: RunQuery) -> tuple[str, list[Any]]:
-    """A `where` of fixed conditions; every value of the caller is bound."""
-    parts: list[str] = []
-    values: list[Any] = []
-
-    def add(condition: str, *bound: Any) -> None:
-        parts.append(condition)
-        values.extend(bound)
-
-    if query.states:
-        add(f"state in ({', '.join('?' * len(query.states))})", *query.states)
-    if query.workflow is not None:
-        add("workflow = ?", query.workflow)
-    if query.id_prefix is not None:
-        add("id >= ? and id < ?", query.id_prefix, query.id_prefix + "\U0010ffff")
-    if query.created_from is not None:
-        add("created_at >= ?", query.created_from)
-    if query.created_before is not None:
-        add("created_at < ?", query.created_before)
-    if query.before is not None:
-        add("number < ?", query.before)
-    for key, value in query.attributes:
-        add("number in (select run from holdfast_attributes where key = ? and value = ?)", key, value)
-    return (f"where {' and '.join(parts)}" if parts else ""), values
 
 
 @contextmanager

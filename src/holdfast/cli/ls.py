@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import click
+import msgspec
 from rich.text import Text
 
-from holdfast import Client, RunInfo, RunState
+from holdfast import Client, Page, RunInfo, RunState
 from holdfast.cli.answers import run_value, write_list
-from holdfast.cli.filters import Filters, filter_options
+from holdfast.cli.filters import Filters, QueryCommand, query_options
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
@@ -18,19 +20,26 @@ from holdfast.cli.strangers import UNKNOWN, waits_because
 from holdfast.cli.watching import watch
 from holdfast.cli.words import age, note_of, now, state_text
 
+TOTAL_MAX: Final = 10_000
+"""How far a total is counted; beyond it is "10,000+"."""
 
-@click.command("ls")
-@filter_options
+
+@click.command("ls", cls=QueryCommand)
+@query_options
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many.")
+@click.option("--after", metavar="CURSOR", help="The page behind the one that named this cursor.")
 @click.option("-w", "--watch", "watched", is_flag=True, help="Look again every half second, until Ctrl-C.")
 @shared_options
 @pass_settings
-def ls(settings: Settings, filters: Filters, limit: int, watched: bool) -> None:
-    """List runs, newest first."""
+def ls(settings: Settings, filters: Filters, limit: int, after: str | None, watched: bool) -> None:
+    """List runs, newest first.
+
+    QUERY chooses them, such as: holdfast ls state:failed workflow:checkout 'started:>2h'
+    """
 
     async def work(client: Client) -> None:
         async def look() -> Listed:
-            runs = await client.list(limit=limit, **filters.conditions())
+            runs = await client.list(limit=limit, after=after, **filters.conditions())
             return Listed(runs, {} if settings.is_json else await waits_because(client, runs))
 
         if watched:
@@ -38,10 +47,9 @@ def ls(settings: Settings, filters: Filters, limit: int, watched: bool) -> None:
             return
         listed = await look()
         _write(settings, listed)
-        if len(listed.runs) == limit and settings.err.is_terminal and not settings.is_json:
-            total = await client.count(**filters.conditions())
-            if total > limit:
-                settings.err.print(f"the newest {limit} of {total:,}; --limit shows more", style="dim")
+        if listed.runs.next is not None and (settings.is_json or settings.err.is_terminal):
+            total = None if settings.is_json else await client.count(limit=TOTAL_MAX + 1, **filters.conditions())
+            _say_more(settings, filters, len(listed.runs), listed.runs.next, total)
 
     with_client(settings, work)
 
@@ -49,7 +57,7 @@ def ls(settings: Settings, filters: Filters, limit: int, watched: bool) -> None:
 class Listed(NamedTuple):
     """Runs, and why those of some workflows wait for good."""
 
-    runs: list[RunInfo]
+    runs: Page
     waiting: dict[str, str]
 
     def note(self, run: RunInfo) -> Text:
@@ -57,6 +65,20 @@ class Listed(NamedTuple):
         if run.state is RunState.READY and self.waiting.get(run.workflow) == UNKNOWN:
             return Text(UNKNOWN, style="yellow")
         return note_of(run)
+
+
+def total_text(runs: int) -> str:
+    """A capped count."""
+    return f"{TOTAL_MAX:,}+" if runs > TOTAL_MAX else f"{runs:,}"
+
+
+def _say_more(settings: Settings, filters: Filters, shown: int, cursor: str, total: int | None) -> None:
+    """That there are more, and how to see them: for programs as JSON; both on stderr."""
+    if total is None:
+        settings.err.print(msgspec.json.encode({"next": cursor}).decode(), soft_wrap=True)
+        return
+    again = shlex.join(["holdfast", "ls", *filters.words(), "--limit", str(shown), "--after", cursor])
+    settings.err.print(f"{shown:,} of {total_text(total)}; the next: {again}", style="dim", soft_wrap=True)
 
 
 def _write(settings: Settings, listed: Listed) -> None:

@@ -1,30 +1,35 @@
-"""`holdfast stats`: counts of runs, and the workers."""
+"""`holdfast stats`: counts of runs, how it went for those that ended lately, and the workers."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 from rich.text import Text
 
-from holdfast import Client, RunState, Stats
+from holdfast import Client, EndedStats, RunState, Stats
 from holdfast._rows import worker_of
+from holdfast._stats import SAMPLE_MAX
 from holdfast.cli.answers import write_json
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.strangers import UNKNOWN, known_by, reason_of
+from holdfast.cli.values import Duration
 from holdfast.cli.watching import watch
-from holdfast.cli.words import STYLES, age, now, state_text
+from holdfast.cli.words import STYLES, age, duration, now, state_text
 
 
 @click.command()
+@click.option(
+    "--window", type=Duration(), default="1h", show_default=True, help="How far back to look at runs that ended."
+)
 @click.option("-w", "--watch", "watched", is_flag=True, help="Look again every half second, until Ctrl-C.")
 @shared_options
 @pass_settings
-def stats(settings: Settings, watched: bool) -> None:
-    """Count runs by workflow and state, and show the workers."""
+def stats(settings: Settings, window: float, watched: bool) -> None:
+    """Count runs by workflow and state, tell how it went for those that ended lately, and show the workers."""
 
     def draw(seen: Stats) -> Text:
         return _draw(seen, settings.out.width)
@@ -37,9 +42,9 @@ def stats(settings: Settings, watched: bool) -> None:
 
     async def work(client: Client) -> None:
         if watched:
-            await watch(settings, look=client.stats, draw=draw, write=write)
+            await watch(settings, look=lambda: client.stats(window=window), draw=draw, write=write)
         else:
-            write(await client.stats())
+            write(await client.stats(window=window))
 
     with_client(settings, work)
 
@@ -49,14 +54,40 @@ def _value(seen: Stats) -> dict[str, Any]:
         {**row._asdict(), "started_at": _instant(row.started_at), "lease_until": _instant(row.lease_until)}
         for row in seen.workers
     ]
-    return {"runs": [row._asdict() for row in seen.runs], "workers": workers}
+    return {
+        "runs": [row._asdict() for row in seen.runs],
+        "window_seconds": seen.window.total_seconds(),
+        "ended": [_ended_value(row) for row in seen.ended],
+        "workers": workers,
+    }
+
+
+def _ended_value(row: EndedStats) -> dict[str, Any]:
+    """Durations are seconds."""
+    return {
+        "workflow": row.workflow,
+        "ended": row.ended,
+        "succeeded": row.succeeded,
+        "failed": row.failed,
+        "cancelled": row.cancelled,
+        "per_second": row.per_second,
+        "failed_share": row.failed_share,
+        "sampled": row.sampled,
+        "average": _seconds(row.average),
+        "p50": _seconds(row.p50),
+        "p95": _seconds(row.p95),
+    }
+
+
+def _seconds(length: timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
 
 
 def _draw(seen: Stats, width: int) -> Text:
     runs = _runs(seen) if seen.runs else Text("no runs", style="dim")
     if max(map(len, runs.plain.splitlines())) > width:
         runs = _runs_as_list(seen)
-    return Text("\n\n").join([runs, _workers(seen), *_waiting(seen)])
+    return Text("\n\n").join([runs, _lately(seen, width), _workers(seen), *_waiting(seen)])
 
 
 def _waiting(seen: Stats) -> list[Text]:
@@ -68,6 +99,53 @@ def _waiting(seen: Stats) -> list[Text]:
         if row.state == "ready" and (reason := reason_of(row.workflow, known)) == UNKNOWN
     ]
     return [Text("\n").join(waiting)] if waiting else []
+
+
+def _lately(seen: Stats, width: int) -> Text:
+    """How it went for the runs that ended within the window."""
+    head = f"ended within the last {_span(seen.window)}"
+    if not seen.ended:
+        return Text(f"no run has {head}", style="dim")
+    captions = ("workflow", "ended", "per minute", "failed", "", "average", "p50", "p95")
+    rows = [_ended_row(row) for row in seen.ended]
+    table = grid(captions, rows, right=set(captions[1:]))
+    if max(map(len, table.plain.splitlines())) > width:
+        kept = [0, 1, 3, 7]  # for narrow terminals
+        table = grid([captions[at] for at in kept], [[row[at] for at in kept] for row in rows], right=set(captions[1:]))
+    lines = [Text(head, style="dim"), table]
+    if any(row.sampled < row.succeeded + row.failed for row in seen.ended):
+        lines.append(Text(f"durations are of the latest {SAMPLE_MAX:,} runs of each workflow", style="dim"))
+    return Text("\n").join(lines)
+
+
+def _ended_row(row: EndedStats) -> list[Text]:
+    share = Text(f"{row.failed_share:.1%}", style="red") if row.failed else Text("")
+    lengths = [Text("·", style="dim") if length is None else Text(duration(length)) for length in _lengths(row)]
+    return [
+        Text(row.workflow),
+        Text(f"{row.ended:,}"),
+        Text(_rate(row.per_second * 60)),
+        _count(row.failed, "failed"),
+        share,
+        *lengths,
+    ]
+
+
+def _lengths(row: EndedStats) -> tuple[timedelta | None, ...]:
+    return row.average, row.p50, row.p95
+
+
+def _rate(per_minute: float) -> str:
+    return f"{per_minute:,.0f}" if per_minute >= 100 else f"{per_minute:.2g}"
+
+
+def _span(window: timedelta) -> str:
+    """A window in its largest unit, or as a duration."""
+    seconds = window.total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size and seconds % size == 0:
+            return f"{int(seconds // size)} {unit}"
+    return duration(window)
 
 
 def _runs(seen: Stats) -> Text:

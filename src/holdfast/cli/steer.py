@@ -40,7 +40,9 @@ def _command(verb: str, request: Request, *, confirmed: bool, text: str) -> clic
     @pass_settings
     def command(settings: Settings, run_ids: tuple[str, ...], filters: Filters, yes: bool) -> int:
         if bool(run_ids) == filters.any:
-            raise UsageError(f"{verb} which runs?", hint="give ids, or conditions such as --workflow, not both")
+            raise UsageError(
+                f"{verb} which runs?", hint="give ids, or conditions such as --where 'state:failed', not both"
+            )
         steering = _Steering(settings, verb, request, ask=confirmed and not yes)
         return with_client(settings, lambda client: steering.work(client, run_ids, filters))
 
@@ -77,7 +79,10 @@ class _Steering:
     async def _matching(self, client: Client, filters: Filters) -> list[str]:
         conditions = filters.conditions()
         conditions["state"] = filters.states or _SENSIBLE[self._verb]
-        return [run.id for run in await client.list(limit=RUNS_MAX, **conditions)]
+        runs = await client.list(limit=RUNS_MAX, **conditions)
+        if runs.next is not None and not self._settings.is_json:
+            self._settings.err.print(f"more than {RUNS_MAX:,} match: these are the newest; say it again for the others")
+        return [run.id for run in runs]
 
     def _confirm(self, runs: int) -> None:
         what = f"{self._verb} {runs:,} {'run' if runs == 1 else 'runs'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -123,8 +124,16 @@ def note_of(run: RunInfo) -> Text:
         return Text(error_line(run.error), style="red")
     if run.request is not None:
         return Text(f"{run.request} requested", style="yellow")
-    pairs = " ".join(f"{key}={plain_value(value)}" for key, value in run.attributes.items())
-    return Text(pairs, style="dim")
+    return Text(" ".join(_attributes(run.attributes)), style="dim")
+
+
+def _attributes(attributes: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """As they are searched for: nested names with dots."""
+    for key, value in attributes.items():
+        if isinstance(value, Mapping):
+            yield from _attributes(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}={plain_value(value)}"
 
 
 def plain_value(value: Any) -> str:

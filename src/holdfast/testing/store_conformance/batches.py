@@ -11,8 +11,21 @@ from holdfast._model.records import (
     RunParked,
     Started,
 )
-from holdfast._store.port import Halted, RecordRefused, RunQuery
-from holdfast.testing.store_conformance.bench import FAR, SIZES, WORKER, Bench, Check, S, ended, entry, expect, started
+from holdfast._store.port import Halted, RecordRefused
+from holdfast.testing.store_conformance.bench import (
+    FAR,
+    SIZES,
+    WORKER,
+    Bench,
+    Check,
+    S,
+    ended,
+    entry,
+    expect,
+    having,
+    search,
+    started,
+)
 
 
 async def a_batch_is_all_or_nothing(bench: Bench) -> None:
@@ -98,9 +111,9 @@ async def many_records_in_one_batch(bench: Bench) -> None:
         rows = [await bench.row(i) for i in (ids[0], ids[-1])]
         expect([row.number for row in rows], [numbers[0], numbers[-1]], "numbers of rows")
         expect(rows[0].output, str(numbers[0]), "output of a run")
-        found = await bench.store.list_runs(RunQuery(attributes=(("n", size - 1),), id_prefix=f"{size}-"), limit=9)
+        found = await bench.store.list_runs(search(f"n:{size - 1} id:{size}-*"), limit=9)
         expect([row.id for row in found], [ids[-1]], "by attribute")
-        query = RunQuery(states=(S.WAITING,), id_prefix=f"{size}-")
+        query = search(f"state:waiting id:{size}-*")
         expect(await bench.store.count_runs(query), len(parking), "parked runs")
 
 
@@ -111,7 +124,7 @@ async def the_same_id_twice_is_one_run(bench: Bench) -> None:
     expect((second.number, second.input, second.state), (first.number, '{"x":1}', S.RUNNING), "what is there")
     again = await bench.submit(started("a", S.READY, workflow="other", pairs=(("k", "v"),)))
     expect((again.created, again.workflow, again.number), (False, "flow", first.number), "a later start")
-    expect(await bench.store.count_runs(RunQuery(attributes=(("k", "v"),))), 0, "attributes of a refused start")
+    expect(await bench.store.count_runs(having(("k", "v"))), 0, "attributes of a refused start")
 
 
 async def restart_replaces_only_what_has_ended(bench: Bench) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from holdfast._model.lifecycle import ENDED, RunState
+from holdfast._model.query import parse
+from holdfast._model.querykeys import conditions_of
 from holdfast._model.records import (
     EntryRecorded,
     Outcome,
@@ -22,6 +24,7 @@ from holdfast._model.records import (
     Started,
 )
 from holdfast._model.runinfo import RunDetail
+from holdfast._model.search import Condition, OneOf, Place, RunQuery, Scalar
 from holdfast._store.port import Store
 from holdfast._world import SystemWorld
 from holdfast.errors import StoreError
@@ -81,6 +84,12 @@ class Bench:
         if state in {S.SCHEDULED, S.READY}:
             return await self.start(run_id, state)
         number = await self.start(run_id)
+        await self.move(number, run_id, state)
+        expect((await self.row(run_id)).state, state, f"putting {run_id} into its state")
+        return number
+
+    async def move(self, number: int, run_id: str, state: RunState) -> None:
+        """Bring a running run into another state."""
         if state is S.PAUSED:
             await self.submit(PauseRequested(run_id, 5))
         moves: dict[RunState, Record] = {
@@ -91,8 +100,6 @@ class Bench:
         }
         if state in moves:
             await self.submit(moves[state])
-        expect((await self.row(run_id)).state, state, f"putting {run_id} into its state")
-        return number
 
     async def row(self, run_id: str) -> RunDetail:
         """The run's row, which must exist."""
@@ -174,6 +181,16 @@ def blocked(number: int, reason: str = "nondeterminism") -> RunBlocked:
     """A block, whatever further fields the record has."""
     values: dict[str, Any] = {"number": number, "worker": WORKER, "reason": reason, "error": "{}", "now": 9}
     return RunBlocked(**{name: values[name] for name in RunBlocked._fields})
+
+
+def search(text: str = "", *, now: int = 0, after: Place | None = None) -> RunQuery:
+    """What a query asks of a store, with durations counted from `now`."""
+    return RunQuery(conditions_of(parse(text), now=now), after)
+
+
+def having(*pairs: tuple[str, Scalar]) -> RunQuery:
+    """Runs with attributes of exactly these values, by type."""
+    return RunQuery(tuple(Condition(key, OneOf((value,)), attribute=True) for key, value in pairs))
 
 
 def expect(found: object, wanted: object, what: str) -> None:

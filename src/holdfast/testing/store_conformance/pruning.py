@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import Cutoff, Removed, RetryRequested, RunForked, RunsPruned
-from holdfast._store.port import EndedGroup, RunQuery
-from holdfast.testing.store_conformance.bench import FAR, Bench, Check, S, ended, entry, expect, started
+from holdfast._store.port import EndedGroup
+from holdfast.testing.store_conformance.bench import FAR, Bench, Check, S, ended, entry, expect, having, search, started
 
 LONG = 3_000
 """Entries of a run whose history goes in slices, if anybody's does."""
@@ -46,21 +46,20 @@ async def pruning_keeps_what_ended_later_or_is_of_another_kind(bench: Bench) -> 
     await bench.submit(ended(other))
     removed = await _prune(bench, Cutoff("flow", S.SUCCEEDED, 100))
     expect((removed.runs, removed.entries), ((1,), 2), "the answer")
-    expect([row.id for row in await bench.store.list_runs(RunQuery(), limit=9)], ["other", "failed", "at"], "kept")
-    pairs = (("k", "v"),)
-    expect(await bench.store.count_runs(RunQuery(attributes=pairs)), 2, "found by attribute")
+    expect([row.id for row in await bench.store.list_runs(search(), limit=9)], ["other", "failed", "at"], "kept")
+    expect(await bench.store.count_runs(having(("k", "v"))), 2, "found by attribute")
 
 
 async def pruning_of_one_instant_comes_to_its_end(bench: Bench) -> None:
     """Many runs that ended in the same microsecond, in batches smaller than they are many: none twice, none left."""
     await bench.post([started(f"r{place}") for place in range(100)])
-    rows = await bench.store.list_runs(RunQuery(), limit=200)
+    rows = await bench.store.list_runs(search(), limit=200)
     await bench.post([ended(row.number, ended_at=7) for row in rows])
     left = [100]
     while left[-1]:
         removed = await _prune(bench, Cutoff("flow", S.SUCCEEDED, 8), runs_max=7)
         expect(removed.runs, (min(7, left[-1]),), "one batch")
-        left.append(await bench.store.count_runs(RunQuery()))
+        left.append(await bench.store.count_runs(search()))
     expect(left, [*range(100, 0, -7), 0], "runs that are left after each batch")
 
 
@@ -68,7 +67,7 @@ async def a_batch_keeps_to_its_budget_and_does_something(bench: Bench) -> None:
     """However small the budget, a batch removes something, and says that there is more."""
     for place in range(600):
         await bench.submit(started(f"r{place}"))
-    await bench.post([ended(row.number) for row in await bench.store.list_runs(RunQuery(), limit=1000)])
+    await bench.post([ended(row.number) for row in await bench.store.list_runs(search(), limit=1000)])
     removed = await _prune(bench, Cutoff("flow", S.SUCCEEDED, FAR), budget_us=0)
     expect(0 < removed.runs[0] < 600, True, "something")
     expect(removed.more, True, "more")
@@ -87,13 +86,13 @@ async def a_long_run_is_gone_from_its_first_batch_on(bench: Bench) -> None:
         expect((await bench.submit(RetryRequested("long", 20))).found, False, "a retry")
         fork = await bench.submit(RunForked("long", f"fork{batches}", 1, None, None, 3, 20))
         expect(fork.problem, "no-source", "a fork")
-        expect(await bench.store.count_runs(RunQuery(attributes=(("k", "v"),))), 0, "found by attribute")
+        expect(await bench.store.count_runs(having(("k", "v"))), 0, "found by attribute")
         if not removed.more:
             break
         expect(await bench.store.is_pruning(), len(await bench.entries(number)) > 0, "under way")
     expect((total, await bench.store.is_pruning()), (LONG, False), "in the end")
     expect(await bench.entries(number), [], "the history")
-    expect(await bench.store.count_runs(RunQuery()), 0, "runs")
+    expect(await bench.store.count_runs(search()), 0, "runs")
     expect((await bench.submit(started("long"))).created, True, "a new run of that id")
 
 
@@ -105,7 +104,7 @@ async def an_interrupted_removal_is_finished_by_whoever_prunes_next(bench: Bench
     removed = await _prune(bench)
     expect((removed.runs, removed.more), ((), False), "a batch that means nothing else")
     expect(await bench.entries(number), [], "the history")
-    expect([row.id for row in await bench.store.list_runs(RunQuery(), limit=9)], ["long"], "the new run")
+    expect([row.id for row in await bench.store.list_runs(search(), limit=9)], ["long"], "the new run")
 
 
 async def a_limit_is_kept_and_the_last_run_goes_whole(bench: Bench) -> None:
@@ -119,7 +118,7 @@ async def a_limit_is_kept_and_the_last_run_goes_whole(bench: Bench) -> None:
         removed = await _prune(bench, cutoff, runs_max=0, budget_us=0)
         expect(removed.runs, (0,), "no further run")
     expect(await bench.store.is_pruning(), False, "something half removed")
-    expect([row.id for row in await bench.store.list_runs(RunQuery(), limit=9)], ["next"], "what is left")
+    expect([row.id for row in await bench.store.list_runs(search(), limit=9)], ["next"], "what is left")
 
 
 async def a_number_is_never_given_twice(bench: Bench) -> None:
@@ -127,7 +126,7 @@ async def a_number_is_never_given_twice(bench: Bench) -> None:
     numbers = [await _ended(bench, "first"), await _ended(bench, "last", entries=LONG)]
     for _ in range(3):
         await _prune(bench, Cutoff("flow", S.SUCCEEDED, FAR))
-        expect(await bench.store.count_runs(RunQuery()), 0, "runs")
+        expect(await bench.store.count_runs(search()), 0, "runs")
         numbers.append(await _ended(bench, "again"))
     expect(numbers, sorted(set(numbers)), "numbers")
 
@@ -161,7 +160,7 @@ async def space_is_told_and_given_back_without_loss(bench: Bench) -> None:
         given += piece
     after = await bench.store.space()
     expect(after.size, before.size - given, "the size")
-    expect([row.id for row in await bench.store.list_runs(RunQuery(), limit=9)], ["stays"], "runs")
+    expect([row.id for row in await bench.store.list_runs(search(), limit=9)], ["stays"], "runs")
     expect(await bench.store.compact(keep=0), 0, "once more")
 
 

@@ -11,8 +11,22 @@ from holdfast._model.records import (
     Started,
     WorkerBuried,
 )
-from holdfast._store.port import RecordRefused, RunQuery
-from holdfast.testing.store_conformance.bench import FAR, OTHER, WORKER, Bench, Check, S, ended, entry, expect, started
+from holdfast._model.search import Between, Condition, Place, Prefix, RunQuery
+from holdfast._store.port import RecordRefused
+from holdfast.testing.store_conformance.bench import (
+    FAR,
+    OTHER,
+    WORKER,
+    Bench,
+    Check,
+    S,
+    ended,
+    entry,
+    expect,
+    having,
+    search,
+    started,
+)
 
 
 async def listings_filter_and_page(bench: Bench) -> None:
@@ -24,24 +38,24 @@ async def listings_filter_and_page(bench: Bench) -> None:
             f"run{place}", S.READY, workflow=f"flow{place % 2}", created_at=10 + place, pairs=pairs[place]
         )
     queries = {
-        RunQuery(): "3210",
-        RunQuery(workflow="flow1"): "31",
-        RunQuery(attributes=(("k", 1),)): "1",
-        RunQuery(attributes=(("k", "1"),)): "0",
-        RunQuery(attributes=(("k", 1.5), ("z", "é"))): "2",
-        RunQuery(attributes=(("k", 1), ("z", "é"))): "",
-        RunQuery(id_prefix="run2"): "2",
-        RunQuery(id_prefix="RUN"): "",
-        RunQuery(states=(S.READY, S.FAILED)): "3210",
-        RunQuery(states=(S.FAILED,)): "",
-        RunQuery(created_from=11, created_before=13): "21",
+        search(): "3210",
+        search("workflow:flow1"): "31",
+        having(("k", 1)): "1",
+        having(("k", "1")): "0",
+        having(("k", 1.5), ("z", "é")): "2",
+        having(("k", 1), ("z", "é")): "",
+        search("id:run2*"): "2",
+        search("id:RUN*"): "",
+        search("state:ready,failed"): "3210",
+        search("state:failed"): "",
+        RunQuery((Condition("created_at", Between(11, 13, high_included=False)),)): "21",
     }
     for query, wanted in queries.items():
         found = await bench.store.list_runs(query, limit=10)
         expect("".join(row.id[-1] for row in found), wanted, repr(query))
         expect(await bench.store.count_runs(query), len(wanted), f"count of {query!r}")
-    newest = await bench.store.list_runs(RunQuery(), limit=2)
-    rest = await bench.store.list_runs(RunQuery(before=newest[-1].number), limit=10)
+    newest = await bench.store.list_runs(search(), limit=2)
+    rest = await bench.store.list_runs(search(after=Place(newest[-1].created_at, newest[-1].number)), limit=10)
     expect([row.id for row in (*newest, *rest)], ["run3", "run2", "run1", "run0"], "two pages")
     counts = {(c.workflow, c.state): c.runs for c in await bench.store.state_counts()}
     expect(counts, {("flow0", "ready"): 2, ("flow1", "ready"): 2}, "counts by state")
@@ -63,7 +77,7 @@ async def text_comes_back_as_it_was(bench: Bench) -> None:
         expect((detail.output, detail.attributes), (text, text), "output")
         (found,) = await bench.entries(number)
         expect((found.output, found.input, found.name), (text, text, text[:20]), "entry")
-        by_prefix = await bench.store.list_runs(RunQuery(id_prefix=run_id), limit=5)
+        by_prefix = await bench.store.list_runs(RunQuery((Condition("id", Prefix(run_id)),)), limit=5)
         expect([row.id for row in by_prefix], [run_id], "by prefix")
 
 
