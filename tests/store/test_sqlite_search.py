@@ -9,6 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast._model.search import RunQuery
 from holdfast._store import sqlite_search
@@ -202,6 +204,23 @@ def test_every_way_to_answer_finds_the_same_runs(
 
     for check in searching.CHECKS:
         asyncio.run(run_check(check, make))
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=5), st.text(st.characters(codec="utf-8"), max_size=3))
+def test_what_follows_a_beginning_is_the_first_text_that_does_not_begin_so(start: str, rest: str) -> None:
+    following = sqlite_search._following(start)
+    if following is None:
+        assert start.strip("\U0010ffff") == ""
+    else:
+        following.encode()  # it can be bound
+        assert start + rest < following
+        assert not (start < rest < following) or rest.startswith(start)
+
+
+def test_what_follows_a_beginning_passes_over_what_is_no_text() -> None:
+    assert sqlite_search._following("a\ud7ff") == "a\ue000"
+    assert sqlite_search._following("a\U0010ffff") == "b"
+    assert sqlite_search._following("") is sqlite_search._following("\U0010ffff") is None
 
 
 @pytest.mark.parametrize("few", [-1, sqlite_search.FEW])
