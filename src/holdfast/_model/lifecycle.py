@@ -65,7 +65,7 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
         frozenset({RunState.PAUSED, RunState.RUNNING}),
     ),
     "ResumeRequested": (
-        frozenset({RunState.PAUSED, RunState.BLOCKED, RunState.CANCELLED, RunState.RUNNING}),
+        frozenset({RunState.PAUSED, RunState.BLOCKED, RunState.CANCELLED, RunState.RUNNING, RunState.READY}),
         frozenset({RunState.READY, RunState.SCHEDULED, RunState.RUNNING}),
     ),
     "RetryRequested": (

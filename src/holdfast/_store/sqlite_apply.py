@@ -208,7 +208,7 @@ class Applier:
             self._run("resume_run", row["number"], record.now)
         elif row is not None and row["state"] == RunState.CANCELLED:
             self._go_back(row, record.now)
-        elif row is not None and row["state"] == RunState.RUNNING and row["request"] == "pause":
+        elif row is not None and row["request"] == "pause":  # held, or let go of before it was obeyed
             self._run("request_of_owner", row["number"], None)
         return self._requested(record.id, row)
 

@@ -185,6 +185,22 @@ async def a_withdrawn_pause_does_not_pause(bench: Bench) -> None:
     expect((await bench.row("a")).state, S.READY, "the state")
 
 
+async def a_pause_is_withdrawn_from_a_run_that_nobody_holds_any_more(bench: Bench) -> None:
+    """Its worker let go of it before it obeyed; the next one must not obey a pause that was taken back."""
+    leaves: dict[str, Callable[[int], Record]] = {
+        "released": lambda number: RunReleased(number, WORKER),
+        "continued": lambda number: RunContinued(number, WORKER, "{}", 1),
+        "parked": lambda number: RunParked(number, WORKER, FAR),
+    }
+    for how, leave in leaves.items():
+        number = await bench.start(how)
+        await bench.submit(PauseRequested(how, 4))
+        await bench.submit(leave(number))
+        expect((await bench.row(how)).request, "pause", f"the request of a run that was {how}")
+        expect((await bench.submit(ResumeRequested(how, 5))).after, S.READY, "the acknowledged state")
+    expect([row.request for row in await bench.claim()], [None] * len(leaves), "what the next worker is asked")
+
+
 CHECKS: tuple[Check, ...] = (
     every_move_agrees_with_the_table,
     only_the_holder_moves_a_running_run,
@@ -192,4 +208,5 @@ CHECKS: tuple[Check, ...] = (
     requests_wait_in_the_row_for_the_holder,
     an_acknowledged_cancellation_survives_every_way_to_leave,
     a_withdrawn_pause_does_not_pause,
+    a_pause_is_withdrawn_from_a_run_that_nobody_holds_any_more,
 )
