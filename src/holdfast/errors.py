@@ -268,7 +268,7 @@ class StepTimeout(WorkflowError, TimeoutError):
 
 
 class RunPoisoned(WorkflowError):
-    """The run's worker died with it again and again, and no outcome was recorded in between; why it is `blocked`."""
+    """The run's worker died with it again and again, and nothing was recorded in between; why it is `blocked`."""
 
     code = "poison"
 

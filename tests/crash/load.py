@@ -131,7 +131,9 @@ FLOWS: tuple[Any, ...] = (in_a_row, side_by_side, plainly, napping, onwards, fai
 
 
 def app_on(folder: Path) -> Holdfast:
-    options = WorkerOptions(execution=ExecutorOptions(park_after=0.01))
+    # A kill at random is what poison detection must take for the run's fault, and several a second are too many for it:
+    # suspects are set aside and tried one by one, as ever, but none is given up.
+    options = WorkerOptions(execution=ExecutorOptions(park_after=0.01), poison_after=1_000)
     app = Holdfast(f"sqlite:///{folder / 'storm.db'}", worker=options)
     app.include(*FLOWS)
     return app

@@ -173,7 +173,7 @@ class RunCleared(NamedTuple):
 class WorkerBuried(NamedTuple):
     """A worker is dead; its runs become ready, in the same transaction. Answer: `Buried`.
 
-    Each of them counts a crash: one more than before, or the first if it has recorded an outcome since the last. From
+    Each of them counts a crash: one more than before, or the first if it has recorded anything since the last. From
     `poison_after` crashes on it is `blocked` with reason ``poison`` and this `error` instead; none means never.
     """
 

@@ -21,7 +21,8 @@ takes such runs itself, each at most once: one that does not match here either i
 remembers. A new process may have new code; it begins to try anew.
 
 **Poison.** Burying a worker counts a crash for each run that it held, in the transaction that takes them over: one more
-than before, or the first again if the run has recorded an outcome since its last crash. The n-th in a row blocks it.
+than before, or the first again if the run has recorded an outcome or an attempt since its last crash. The n-th in a row
+blocks it.
 That alone would block the innocent with the guilty, since a process takes down all the runs that it holds. So from the
 third crash on a run is a suspect, and `probation.py` tries suspects one at a time.
 """
@@ -174,6 +175,6 @@ class Recovery:
 
 def _poisoned(after: int) -> RunPoisoned:
     return RunPoisoned(
-        f"its worker died with it {after} times in a row, and no outcome was recorded in between",
+        f"its worker died with it {after} times in a row, and nothing was recorded in between",
         hint=f"see which step was under way; `holdfast resume ID` gives it another {after} tries",
     )

@@ -172,11 +172,12 @@ update holdfast_runs indexed by holdfast_runs_worker set state = 'ready', worker
 where worker = ? and state = 'running';
 
 -- name: orphan_runs
--- ?1 worker, ?2 now, ?3 poison after, ?4 error. A crash counts from one again when outcomes were recorded since the last.
+-- ?1 worker, ?2 now, ?3 poison after, ?4 error. A crash counts from one again when an outcome or an attempt was recorded
+-- since the last.
 -- A poison run keeps its worker, the one that it took down last; a cancellation that was asked for is carried out.
--- Materialised, or the outcomes would be counted once for every column.
+-- Materialised, or the progress would be counted once for every column.
 update holdfast_runs set
-    crashes = orphan.crashes_now, crash_outcomes = orphan.outcomes,
+    crashes = orphan.crashes_now, crash_progress = orphan.progress,
     state = case
         when ?3 is null or orphan.crashes_now < ?3 then 'ready'
         when request = 'cancel' then 'cancelled'
@@ -189,12 +190,12 @@ update holdfast_runs set
     request = case when orphan.crashes_now >= ?3 then null else request end
 from (
     with held as materialized (
-        select number as run, crashes as crashes_then, crash_outcomes as outcomes_then, (
-            select count(ordinal) from holdfast_history where holdfast_history.run = holdfast_runs.number
-        ) as outcomes
+        select number as run, crashes as crashes_then, crash_progress as progress_then, (
+            select count(ordinal) + coalesce(sum(attempts), 0) from holdfast_history where holdfast_history.run = holdfast_runs.number
+        ) as progress
         from holdfast_runs indexed by holdfast_runs_worker where worker = ?1 and state = 'running'
     )
-    select run, outcomes, case when outcomes_then is outcomes then crashes_then + 1 else 1 end as crashes_now from held
+    select run, progress, case when progress_then is progress then crashes_then + 1 else 1 end as crashes_now from held
 ) as orphan
 where number = orphan.run;
 

@@ -46,7 +46,7 @@ async def a_buried_worker_writes_nothing(bench: Bench) -> None:
 
 
 async def crashes_are_counted_until_a_run_makes_progress(bench: Bench) -> None:
-    """One more for each burial, one again after an outcome, none after leaving by itself, and in the end poison."""
+    """One more for each burial, one again after an outcome or an attempt, and in the end poison."""
 
     async def crash(place: int) -> Buried:
         worker = f"c{place}"
@@ -65,16 +65,21 @@ async def crashes_are_counted_until_a_run_makes_progress(bench: Bench) -> None:
     await bench.claim()
     await bench.submit(entry(number, 1, 1))
     await bench.submit(RunReleased(number, WORKER))
-    for place in range(2, 6):
+    expect(await crash(2), Buried(1, ()), "a burial")
+    counts.append((await bench.row("a")).crashes)
+    await bench.claim()
+    await bench.submit(entry(number, 2, None))
+    await bench.submit(RunReleased(number, WORKER))
+    for place in range(3, 7):
         expect(await crash(place), Buried(1, ()), "a burial")
         counts.append((await bench.row("a")).crashes)
-    expect(counts, [1, 2, 1, 2, 3, 4], "crashes")
+    expect(counts, [1, 2, 1, 1, 2, 3, 4], "crashes")
     expect((await bench.store.has_ready(["flow"]), await bench.store.has_suspect(["flow"])), (False, True), "a suspect")
     expect(await bench.claim(), [], "what the ordinary claim takes")
-    expect(await crash(6), Buried(1, (("a", "flow"),)), "the last burial")
+    expect(await crash(7), Buried(1, (("a", "flow"),)), "the last burial")
     row = await bench.row("a")
     found = (row.state, row.reason, row.crashes, row.error, row.worker)
-    expect(found, (S.BLOCKED, "poison", 5, '{"message": "poison"}', "c6"), "the poison run")
+    expect(found, (S.BLOCKED, "poison", 5, '{"message": "poison"}', "c7"), "the poison run")
     await bench.submit(ResumeRequested("a", 20))
     row = await bench.row("a")
     expect((row.state, row.reason, row.crashes, row.error), (S.READY, None, 0, None), "the resumed run")

@@ -3,7 +3,7 @@
 
 alter table holdfast_runs rename column claims to crashes;
 update holdfast_runs set crashes = 0 where crashes != 0;
-alter table holdfast_runs add column crash_outcomes integer;
+alter table holdfast_runs add column crash_progress integer;
 
 -- What a claim looks for: not those that may be what took their workers down. Each worker tries these one at a time.
 drop index holdfast_runs_ready;
