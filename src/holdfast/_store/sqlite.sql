@@ -452,3 +452,18 @@ select min(number) from holdfast_runs where id >= ?1 and id < ?2;
 -- name: prune_slice
 delete from holdfast_history
 where rowid in (select rowid from holdfast_history where run = ?1 order by seq limit ?2);
+
+-- name: unfinished_numbers
+-- Of the index on (state, number) alone. One number each, so a million are 8 MB.
+select number from holdfast_runs
+where state in ('scheduled', 'ready', 'running', 'waiting', 'paused', 'blocked') order by number;
+
+-- name: whole_run
+-- Every column that this database has: for reading one of an older release, and for exports.
+select * from holdfast_runs where number = ?;
+
+-- name: whole_history
+select * from holdfast_history where run = ? order by seq;
+
+-- name: whole_attributes
+select key, value from holdfast_attributes where run = ? order by key, value;

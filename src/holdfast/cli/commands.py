@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "stats": ("holdfast.cli.stats", "stats", "Count runs, tell how it went lately, and show the workers."),
     "workers": ("holdfast.cli.workers", "workers", "Show the workers and how many runs each of them holds."),
     "prune": ("holdfast.cli.prune", "prune", "Remove ended runs that were kept long enough, and give back the space."),
+    "check": ("holdfast.cli.check.command", "check", "Replay all unfinished runs against new code, before deploying it."),
     "doctor": ("holdfast.cli.doctor", "doctor", "Examine the database and what it stands on."),
     "migrate": ("holdfast.cli.migrate", "migrate", "Bring the database to this release's schema."),
     "version": ("holdfast.cli.version", "version", "Versions of holdfast, Python and SQLite."),

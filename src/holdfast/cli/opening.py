@@ -62,14 +62,25 @@ def require(uri: SqliteUri) -> Path:
         NoDatabase: it does not, or holds none.
         UsageError: it is in memory.
     """
+    path = existing(uri)
+    if not has_tables(path):
+        raise NoDatabase(f"{path} holds no runs of holdfast", hint="`holdfast migrate` makes its tables")
+    return path
+
+
+def existing(uri: SqliteUri) -> Path:
+    """The path of a database file that exists; nothing is opened.
+
+    Raises:
+        NoDatabase: there is none.
+        UsageError: it is in memory.
+    """
     if uri.path is None:
         raise UsageError("a database in memory belongs to one process", hint="name a file: --db sqlite:///orders.db")
     if not uri.path.exists():
         raise NoDatabase(
             f"no database at {uri.path}", hint="choose another with --db or HOLDFAST_URI; workers and `start` make it"
         )
-    if not has_tables(uri.path):
-        raise NoDatabase(f"{uri.path} holds no runs of holdfast", hint="`holdfast migrate` makes its tables")
     return uri.path
 
 
