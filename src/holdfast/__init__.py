@@ -13,6 +13,7 @@ from holdfast._flow.context import (
     uuid4,
 )
 from holdfast._flow.definitions import Step, Workflow, step, workflow
+from holdfast._model.copies import Backup
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.policies import Retry
 from holdfast._model.retention import Pruned, PrunedGroup, Retention
@@ -61,6 +62,7 @@ from holdfast.errors import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backup",
     "Client",
     "Current",
     "EndedStats",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -19,6 +21,7 @@ from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow, ch
 from holdfast._flow.loop import WorkflowLoop
 from holdfast._model.bounds import shown
 from holdfast._model.codec import codec_for
+from holdfast._model.copies import Backup
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.payloads import check_payload
 from holdfast._model.records import (
@@ -317,6 +320,24 @@ class Client:
             runs_max=options.runs_max,
             on_progress=on_progress,
         )
+    async def backup(self, path: str | os.PathLike[str], *, force: bool = False) -> Backup:
+        """Copy the database into a new file, while everybody goes on working.
+
+        The copy is one consistent state, verified, readable by its owner alone, and on the disk when this returns;
+        until then nothing has its name. Commits are not held up; the write-ahead log grows by what is written while
+        pages are copied. Cancelling gives the copy up. A restored backup is the past: see the operations page.
+
+        Args:
+            path: the file; it must not exist.
+            force: replace an existing file, by a whole copy or not at all.
+
+        Raises:
+            UsageError: the path exists, is the database itself, or the database is in memory.
+            StoreError: no room, no such folder, or the database is damaged.
+        """
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+            raise UsageError(f"backup({path!r}) must be the path of a new file", hint='such as "backup.db"')
+        return await self._engine.store.backup(Path(os.fsdecode(path)), force=force)
 
     async def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
         """The workers that live, oldest first.

@@ -6,12 +6,14 @@ There is no second implementation: a call is handed to the loop and waited for. 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from holdfast._client import Client
+from holdfast._model.copies import Backup
 from holdfast._model.lifecycle import RunState
 from holdfast._model.retention import Pruned
 from holdfast._model.runinfo import Entry, RunInfo, WorkerInfo
@@ -129,6 +131,9 @@ class SyncClient:
     def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
         """See `Client.workers`."""
         return self._wait(self._opened.workers(gone=gone))
+    def backup(self, path: str | os.PathLike[str], *, force: bool = False) -> Backup:
+        """See `Client.backup`."""
+        return self._wait(self._opened.backup(path, force=force))
 
     def stats(self, **options: Any) -> Stats:
         """See `Client.stats`."""

@@ -16,6 +16,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 from holdfast._model.lifecycle import RunState
 
+Scalar: TypeAlias = str | int | float | None
+"""What a column holds."""
+
 
 class RunStarted(NamedTuple):
     """A new run. Answer: `Started`."""
@@ -168,6 +171,33 @@ class RunCleared(NamedTuple):
 
     number: int
     worker: str
+class ExportedRun(NamedTuple):
+    """A run with its attributes and its history, each row as pairs of column and value."""
+
+    columns: tuple[tuple[str, Scalar], ...]
+    attributes: tuple[tuple[str, Scalar], ...]
+    entries: tuple[tuple[tuple[str, Scalar], ...], ...]
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return str(dict(self.columns)["id"])
+
+    def called(self, run_id: str) -> ExportedRun:
+        """The same run under another id."""
+        return self._replace(columns=tuple((name, run_id if name == "id" else value) for name, value in self.columns))
+
+
+class RunsImported(NamedTuple):
+    """Runs out of a file, all of them or none. Answer: `Imported`.
+
+    One that has not ended comes in as paused, whatever it was, so that nothing executes by surprise; with `resume` it
+    goes on at once.
+    """
+
+    runs: tuple[ExportedRun, ...]
+    resume: bool
+    now: int
 
 
 class WorkerBuried(NamedTuple):
@@ -248,6 +278,7 @@ Record: TypeAlias = (
     | ResumeRequested
     | RetryRequested
     | RunForked
+    | RunsImported
     | WorkerBuried
     | RunsUnblocked
     | RunsClaimed
@@ -269,6 +300,7 @@ APPLY_ORDER: Final[tuple[type[Record], ...]] = (
     ResumeRequested,
     RetryRequested,
     RunForked,
+    RunsImported,
     WorkerBuried,
     RunsUnblocked,
     RunsClaimed,
@@ -330,6 +362,12 @@ class Removed(NamedTuple):
     entries: int
     more: bool
     took_us: int
+class Imported(NamedTuple):
+    """Answer to `RunsImported`: the id or the column that stood in the way, or the state of each run, in order."""
+
+    problem: str | None
+    what: str
+    states: tuple[RunState, ...]
 
 
 class Buried(NamedTuple):
@@ -357,4 +395,6 @@ class RunRow(NamedTuple):
 
 
 Outcome: TypeAlias = Started | Requested | Forked | Removed | Buried | tuple[RunRow, ...] | None
+Outcome: TypeAlias = Started | Requested | Forked | Removed | int | tuple[RunRow, ...] | None
+Outcome: TypeAlias = Started | Requested | Forked | Imported | int | tuple[RunRow, ...] | None
 """What a store answers a record with; none where there is nothing to say."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -172,8 +173,12 @@ def _concluded(conclusion: Conclusion, cancel_kind: str | None) -> Standing:
 
 def _waits(activation: Activation) -> tuple[str, ...]:
     steps = {call.seq: call_line(call.step.kind, call.step.name, call.input) for call in activation.steps.values()}
-    timers = {timer.seq: TIMER for timer in activation.timers.values()}
+    timers = {timer.seq: f"{TIMER} due {_instant(timer.due_us)}" for timer in activation.timers.values()}
     return tuple(f"{line} (entry {seq})" for seq, line in sorted((steps | timers).items()))
+
+
+def _instant(microseconds: int) -> str:
+    return f"{datetime.fromtimestamp(microseconds // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _end(standing: Standing) -> tuple[str | None, str | None]:

@@ -25,6 +25,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 
@@ -32,6 +34,11 @@ from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
 from holdfast._model.search import RunQuery
 from holdfast._store import lifelock, sqlite_space
+from holdfast._model.copies import Backup
+from holdfast._model.records import EntryRecorded, Outcome, Record
+from holdfast._model.runinfo import RunDetail, StateCount
+from holdfast._store import lifelock
+from holdfast._store.copies import Copies
 from holdfast._store.migrate import migrate
 from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, Space, WorkerRow
 from holdfast._store.sqlfile import load
@@ -95,6 +102,7 @@ class SqliteStore:
         self._writer: StoreThread | None = None
         self._reader: StoreThread | None = None
         self._locks: dict[str, lifelock.LifeLock] = {}
+        self._copies = Copies()
         self._watch = False
         # Owned by the writer thread:
         self._connection: sqlite3.Connection | None = None
@@ -151,6 +159,7 @@ class SqliteStore:
         if self._closing or file is None:
             return
         self._closing = True
+        await self._copies.end()
         if reader is not None and reader is not writer:
             await reader.call(file.close_thread)
             await reader.stop()
@@ -410,6 +419,11 @@ class SqliteStore:
 
         given: int = await self._call(self._writer, work)
         return given
+    async def backup(self, target: Path, *, force: bool) -> Backup:
+        file = self._file
+        if file is None or self._closing:
+            raise NotOpen("the store is closed")
+        return await self._copies.make(file, target, force=force)
 
     async def check(self) -> dict[str, Any]:
         facts: dict[str, Any] = await self._read(examine)

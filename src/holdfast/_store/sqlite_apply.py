@@ -21,6 +21,7 @@ from holdfast._model.records import (
     CancelRequested,
     EntryRecorded,
     Forked,
+    Imported,
     Outcome,
     PauseRequested,
     Record,
@@ -38,6 +39,7 @@ from holdfast._model.records import (
     RunRow,
     RunsClaimed,
     RunsPruned,
+    RunsImported,
     RunStarted,
     RunsUnblocked,
     Started,
@@ -46,6 +48,7 @@ from holdfast._model.records import (
 from holdfast._store.port import RecordRefused
 from holdfast._store.sqlfile import Statements
 from holdfast._store.sqlite_prune import Pruner
+from holdfast._store.sqlite_import import import_runs
 
 ROWS_PER_STATEMENT: Final = (1024, 256, 64, 16, 4, 1)
 """Sizes of multi-row statements; few, so that each stays prepared."""
@@ -91,6 +94,7 @@ class Applier:
             ResumeRequested: self._each(self._resume),
             RetryRequested: self._each(self._retry),
             RunForked: self._each(self._fork),
+            RunsImported: self._each(self._import),
             WorkerBuried: self._each(self._bury),
             RunsUnblocked: self._each(self._unblock),
             RunsClaimed: self._each(self._claim),
@@ -267,6 +271,9 @@ class Applier:
             if record.output is not None:
                 self._run("fork_entry", source["number"], number, record.at, record.output)
         return Forked(None)
+
+    def _import(self, record: RunsImported) -> Imported:
+        return import_runs(self._connection, self._sql, record)
 
     # Workers.
 

@@ -164,9 +164,7 @@ def _summary(report: Report) -> Text:
         )
         if unknown := tally.count(Verdict.UNKNOWN):
             parts.append(Text(f"{unknown:,} unknown here", style="yellow"))
-    parts.append(
-        Text(_count(warnings, "warning"), style="yellow") if warnings else Text("no warnings", style="green")
-    )
+    parts.append(Text(_count(warnings, "warning"), style="yellow") if warnings else Text("no warnings", style="green"))
     return Text(", ").join(parts)
 
 

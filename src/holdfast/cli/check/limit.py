@@ -19,7 +19,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import FrameType
-from typing import Final, TextIO
+from typing import Final, Self, TextIO
 
 AGAIN_SECONDS: Final = 1.0
 REARM_SECONDS: Final = 1.0
@@ -45,7 +45,7 @@ class Limit:
         self._before: object = None
         self._quiet = _Nowhere()
 
-    def __enter__(self) -> Limit:
+    def __enter__(self) -> Self:
         if self._in_main:
             self._before = signal.signal(signal.SIGALRM, self._alarm)
         return self

@@ -54,7 +54,7 @@ class Tally:
         groups = self._groups.setdefault(run.row.workflow, {})
         key = _key(standing)
         if key not in groups and len(groups) >= GROUPS_MAX:
-            key, standing = standing.verdict, Standing(verdict=standing.verdict, hint=standing.hint)
+            key, standing = (standing.verdict,), Standing(verdict=standing.verdict, hint=standing.hint)
         group = groups.setdefault(key, Group(run.row.workflow, standing))
         group.runs += 1
         group.blocked_now += run.state == "blocked"

@@ -15,12 +15,12 @@ from holdfast.cli.source.rules import Rule
 from holdfast.cli.source.scope import Function, Scope
 
 # Callables to which the order of what they are given makes no difference.
-_CALM: Final = frozenset(
-    f"builtins.{name}" for name in "sorted set frozenset any all min max sum len bool isinstance repr print".split()
-)
+_BUILTIN_CALM: Final = ("sorted", "set", "frozenset", "any", "all", "min", "max", "sum", "len", "bool", "isinstance")
+_CALM: Final = frozenset(f"builtins.{name}" for name in _BUILTIN_CALM)
+_BUILTIN_ORDERS: Final = ("list", "tuple", "enumerate", "iter", "zip", "map", "filter", "dict", "reversed", "next")
 _ORDERED_BY: Final = frozenset(
     {
-        *(f"builtins.{name}" for name in "list tuple enumerate iter zip map filter dict reversed next".split()),
+        *(f"builtins.{name}" for name in _BUILTIN_ORDERS),
         "itertools.chain",
         "itertools.islice",
         "itertools.product",
@@ -39,7 +39,7 @@ class Place:
     """A place that cannot replay."""
 
     rule: Rule
-    node: ast.AST
+    node: ast.expr
 
 
 class FunctionReader(ast.NodeVisitor):

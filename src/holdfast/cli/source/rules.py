@@ -32,17 +32,25 @@ RANDOM: Final = Rule("random", "it draws another number in every replay", "holdf
 SHARED_RANDOM: Final = Rule(
     "random", "a generator that all runs share gives other numbers in a replay", "holdfast.random(), the run's own"
 )
-SECRET: Final = Rule("random", "it draws other bytes in every replay", f"holdfast.random() if it is no secret, else {_STEP}")
+SECRET: Final = Rule(
+    "random", "it draws other bytes in every replay", f"holdfast.random() if it is no secret, else {_STEP}"
+)
 UUID: Final = Rule("uuid", "it makes another id in every replay", "holdfast.uuid4()")
 ENVIRONMENT: Final = Rule(
-    "environment", "another process may have another environment", "pass it as an argument of the run, or read it in a step"
+    "environment",
+    "another process may have another environment",
+    "pass it as an argument of the run, or read it in a step",
 )
 PROCESS: Final = Rule("process", "another process or host answers otherwise", _STEP)
 FILES: Final = Rule("files", "what is on the disk may have changed when the run is replayed", _STEP)
 NETWORK: Final = Rule("network", "it would be sent again in every replay", _STEP)
 SUBPROCESS: Final = Rule("subprocess", "it would be executed again in every replay", _STEP)
-THREADS: Final = Rule("threads", "what a thread does has no place in the history", "a `def` step: its body runs in a thread")
-IDENTITY: Final = Rule("identity", "addresses differ from process to process", "compare with `is`, or use a key of your own")
+THREADS: Final = Rule(
+    "threads", "what a thread does has no place in the history", "a `def` step: its body runs in a thread"
+)
+IDENTITY: Final = Rule(
+    "identity", "addresses differ from process to process", "compare with `is`, or use a key of your own"
+)
 HASH: Final = Rule("hash", "hashes of text differ from process to process", "hashlib, or the value itself as the key")
 SETS: Final = Rule("set-order", "sets iterate in another order in another process", "sorted(...), or a list or dict")
 CONSOLE: Final = Rule("console", "nobody answers when the run is replayed", "an argument of the run")
@@ -92,8 +100,8 @@ _calls(SLEEP, "time", "sleep")
 _calls(
     RANDOM,
     "random",
-    "betavariate binomialvariate choice choices expovariate gammavariate gauss getrandbits lognormvariate normalvariate "
-    "paretovariate randbytes randint random randrange sample seed shuffle triangular uniform vonmisesvariate "
+    "betavariate binomialvariate choice choices expovariate gammavariate gauss getrandbits lognormvariate "
+    "normalvariate paretovariate randbytes randint random randrange sample seed shuffle triangular uniform vonmisesvariate "
     "weibullvariate",
 )
 _calls(RANDOM, "numpy.random", "rand randn randint random choice shuffle permutation normal uniform seed")
@@ -111,10 +119,12 @@ _calls(FILES, "io", "open open_code")
 _calls(
     FILES,
     "os",
-    "open read write listdir scandir walk stat lstat access remove unlink rename replace mkdir makedirs rmdir removedirs "
-    "link symlink readlink chmod chown truncate utime",
+    "open read write listdir scandir walk stat lstat access remove unlink rename replace mkdir makedirs rmdir "
+    "removedirs link symlink readlink chmod chown truncate utime",
 )
-_calls(FILES, "os.path", "exists lexists isfile isdir islink ismount getsize getmtime getatime getctime realpath samefile")
+_calls(
+    FILES, "os.path", "exists lexists isfile isdir islink ismount getsize getmtime getatime getctime realpath samefile"
+)
 _calls(FILES, "shutil", "copy copy2 copyfile copytree move rmtree disk_usage make_archive unpack_archive which")
 _calls(FILES, "tempfile", "mkstemp mkdtemp gettempdir")
 _classes(FILES, "tempfile", "TemporaryDirectory NamedTemporaryFile TemporaryFile SpooledTemporaryFile", shared=False)
@@ -139,7 +149,9 @@ _classes(NETWORK, "smtplib", "SMTP SMTP_SSL")
 _classes(NETWORK, "ftplib", "FTP FTP_TLS")
 _classes(NETWORK, "imaplib", "IMAP4 IMAP4_SSL")
 _classes(NETWORK, "socket", "socket")
-_calls(NETWORK, "socket", "create_connection create_server getaddrinfo gethostbyname gethostbyaddr getnameinfo socketpair")
+_calls(
+    NETWORK, "socket", "create_connection create_server getaddrinfo gethostbyname gethostbyaddr getnameinfo socketpair"
+)
 _calls(NETWORK, "asyncio", "open_connection open_unix_connection start_server start_unix_server")
 _calls(NETWORK, "asyncpg", "connect create_pool")
 _calls(NETWORK, "psycopg", "connect")
@@ -151,7 +163,11 @@ _classes(NETWORK, "openai", "OpenAI AsyncOpenAI")
 _classes(NETWORK, "anthropic", "Anthropic AsyncAnthropic")
 _calls(SUBPROCESS, "subprocess", "run call check_call check_output getoutput getstatusoutput")
 _classes(SUBPROCESS, "subprocess", "Popen")
-_calls(SUBPROCESS, "os", "system popen fork forkpty posix_spawn posix_spawnp execv execve execvp execl execlp spawnl spawnv")
+_calls(
+    SUBPROCESS,
+    "os",
+    "system popen fork forkpty posix_spawn posix_spawnp execv execve execvp execl execlp spawnl spawnv",
+)
 _calls(SUBPROCESS, "asyncio", "create_subprocess_exec create_subprocess_shell")
 _classes(SUBPROCESS, "multiprocessing", "Process Pool")
 _calls(SUBPROCESS, "multiprocessing", "Process Pool")
@@ -165,11 +181,8 @@ _calls(IDENTITY, "builtins", "id")
 _calls(HASH, "builtins", "hash")
 _calls(CONSOLE, "builtins", "input")
 
-METHODS["pathlib.Path"] = (
-    frozenset(
-        "open read_text read_bytes write_text write_bytes exists is_file is_dir is_symlink iterdir glob rglob walk stat "
-        "lstat mkdir rmdir unlink rename replace touch chmod resolve readlink symlink_to hardlink_to owner group samefile "
-        "expanduser".split()
-    ),
-    FILES,
+_PATH_METHODS: Final = (
+    "open read_text read_bytes write_text write_bytes exists is_file is_dir is_symlink iterdir glob rglob walk stat lstat "
+    "mkdir rmdir unlink rename replace touch chmod resolve readlink symlink_to hardlink_to owner group samefile expanduser"
 )
+METHODS["pathlib.Path"] = (frozenset(_PATH_METHODS.split()), FILES)

@@ -249,8 +249,8 @@ def _returned(annotation: object) -> Meaning:
     """What a function returns, by its annotation as it was evaluated; text is not looked into."""
     origin = getattr(annotation, "__origin__", annotation)
     if origin in (set, frozenset):
-        arguments = getattr(annotation, "__args__", ())
-        return SetOf(bool(arguments) and is_ordered_kind(Known(arguments[0])))
+        element = next(iter(getattr(annotation, "__args__", ())), None)
+        return SetOf(is_ordered_kind(Known(element)))
     return Instance(origin) if isinstance(origin, type) else None
 
 

@@ -87,8 +87,9 @@ class _Walk:
         via, root, workflow = context
         reader = FunctionReader(tree, outside)
         for place in reader.places:
-            if not file.is_silenced(place.node) and (file.path, place.node.lineno, place.node.col_offset) not in self._seen:  # type: ignore[attr-defined]
-                self._seen.add((file.path, place.node.lineno, place.node.col_offset))  # type: ignore[attr-defined]
+            where = (file.path, place.node.lineno, place.node.col_offset)
+            if where not in self._seen and not file.is_silenced(place.node):
+                self._seen.add(where)
                 self.findings.append(file.finding(place, workflow=workflow, via=via))
         for function in reader.reached:
             if _is_ours(function.__code__.co_filename, root):
@@ -131,17 +132,17 @@ class _File:
             if isinstance(node, ast.ClassDef) and node.name == kind.__name__:
                 yield from factories(node.body)
 
-    def is_silenced(self, node: ast.AST) -> bool:
+    def is_silenced(self, node: ast.expr) -> bool:
         """Whether a line of this place says `# holdfast: ok`."""
-        first, last = node.lineno, node.end_lineno or node.lineno  # type: ignore[attr-defined]
-        return any(SILENCED in line.partition("#")[2] for line in self.lines[first - 1 : last])
+        lines = self.lines[node.lineno - 1 : node.end_lineno]
+        return any(f"# {SILENCED}" in line for line in lines)
 
     def finding(self, place: Place, *, workflow: str, via: tuple[str, ...]) -> Finding:
         """A place with its line of source."""
-        node: Any = place.node
+        node = place.node
         text = self.lines[node.lineno - 1].rstrip("\n")
         column = _characters(text, node.col_offset)
-        end = _characters(text, node.end_col_offset) if node.end_lineno == node.lineno else len(text)
+        end = _characters(text, node.end_col_offset or 0) if node.end_lineno == node.lineno else len(text)
         return Finding(place.rule, self.path, node.lineno, column + 1, end + 1, text, workflow, via)
 
 

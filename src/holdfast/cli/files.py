@@ -1,0 +1,167 @@
+"""`holdfast export` and `holdfast import`: runs as files."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from rich.text import Text
+
+from holdfast import Client, RunState
+from holdfast._model.exported import OF_A_DATABASE, header, lines_of, read
+from holdfast._model.records import ExportedRun, Imported, RunsImported
+from holdfast._options import check_id, query_of
+from holdfast._store.readonly import ReadOnlyDatabase, row_dict
+from holdfast._store.sqlite import conditions_of
+from holdfast.cli.answers import write_list
+from holdfast.cli.filters import Filters, filter_options
+from holdfast.cli.opening import existing, location, with_client
+from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.words import state_text
+from holdfast.errors import RunConflict, RunNotFound, SchemaMismatch, UsageError
+
+
+@click.command("export")
+@click.argument("run_ids", metavar="[ID]...", nargs=-1)
+@filter_options
+@shared_options
+@pass_settings
+def export_runs(settings: Settings, run_ids: tuple[str, ...], filters: Filters) -> None:
+    """Write runs with their whole histories to standard output, as JSON lines: `holdfast export ID > run.jsonl`.
+
+    The database is only read, and may be in use. `holdfast replay` replays such a file, `holdfast import` puts it into
+    another database.
+    """
+    if bool(run_ids) == filters.any:
+        raise UsageError("export which runs?", hint="give ids, or conditions such as --workflow, not both")
+    with ReadOnlyDatabase(existing(location(settings))) as database:
+        keys = _matching(database, filters) if filters.any else _found(database, run_ids)
+        print(header(_schema(database)))
+        for key in keys:
+            run = _exported(database, key)
+            for line in lines_of(run) if run is not None else ():
+                print(line)
+        sys.stdout.flush()
+    if filters.any and not keys and settings.err.is_terminal:
+        settings.err.print("no runs", style="dim")
+
+
+@click.command("import")
+@click.argument("file", metavar="FILE")
+@click.option("--as", "new_id", metavar="ID", help="Another id, for a file with one run.")
+@click.option("--resume", is_flag=True, help="Let runs that have not ended go on; without it they come in as paused.")
+@shared_options
+@pass_settings
+def import_runs(settings: Settings, file: str, new_id: str | None, resume: bool) -> None:
+    """Put exported runs into the database, all of them or none. FILE may be - for standard input.
+
+    A run that has not ended comes in as paused, so that nothing executes by surprise.
+    """
+    runs = read_file(file)
+    if new_id is not None:
+        check_id(new_id)
+        if len(runs) != 1:
+            raise UsageError(f"--as {new_id} names one run, and {file} has {len(runs)}", hint="leave --as out")
+        runs = [runs[0].called(new_id)]
+
+    async def work(client: Client) -> None:
+        engine = client._engine
+        answer: Imported = await engine.journal.write(RunsImported(tuple(runs), resume, engine.world.now_us()))
+        _check(answer, file)
+        _write(settings, [(run.id, state) for run, state in zip(runs, answer.states, strict=True)])
+
+    with_client(settings, work, create=True)
+
+
+def read_file(file: str) -> list[ExportedRun]:
+    """The runs of an export; - is standard input.
+
+    Raises:
+        UsageError: there is no such file, or a line of it is wrong.
+    """
+    try:
+        with _opened(file) as lines:
+            return read(lines, source="standard input" if file == "-" else file)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {file}: {error.strerror}", hint="give a file made by `holdfast export ID > FILE`"
+        ) from error
+
+
+def _opened(file: str) -> AbstractContextManager[BinaryIO]:
+    return nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
+
+
+def _found(database: ReadOnlyDatabase, run_ids: tuple[str, ...]) -> array[int]:
+    """The keys of runs, all of which must exist before the first line is written."""
+    keys = array("q")
+    for run_id in dict.fromkeys(run_ids):
+        sql = database.statement("run_of_id")
+        row = database.read(lambda connection, run_id=run_id, sql=sql: connection.execute(sql, (run_id,)).fetchone())  # type: ignore[misc]
+        if row is None:
+            raise RunNotFound(run_id)
+        keys.append(row["number"])
+    return keys
+
+
+def _matching(database: ReadOnlyDatabase, filters: Filters) -> array[int]:
+    given: dict[str, Any] = filters.conditions()
+    where, values = conditions_of(query_of(given["state"], given["workflow"], given["attributes"], None, None, None))
+    sql = database.statement("numbers_where").replace("{where}", where)
+    return database.read(lambda connection: array("q", (row[0] for row in connection.execute(sql, values))))
+
+
+def _exported(database: ReadOnlyDatabase, key: int) -> ExportedRun | None:
+    """A run from one transaction; none if it was deleted meanwhile."""
+
+    def query(connection: Any) -> ExportedRun | None:
+        run = connection.execute(database.statement("whole_run"), (key,)).fetchone()
+        if run is None:
+            return None
+        entries = connection.execute(database.statement("whole_history"), (key,))
+        attributes = connection.execute(database.statement("whole_attributes"), (key,))
+        return ExportedRun(
+            tuple((name, value) for name, value in row_dict(run).items() if name not in OF_A_DATABASE),
+            tuple((row["key"], row["value"]) for row in attributes),
+            tuple(tuple(_without_run(row_dict(row))) for row in entries),
+        )
+
+    return database.read(query)
+
+
+def _without_run(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in entry.items() if name != "run")
+
+
+def _schema(database: ReadOnlyDatabase) -> int:
+    schema: int = database.read(
+        lambda connection: connection.execute("select max(number) from holdfast_migrations").fetchone()[0]
+    )
+    return schema
+
+
+def _check(answer: Imported, file: str) -> None:
+    if answer.problem == "id-taken":
+        raise RunConflict(
+            f"run {answer.what!r} exists already; nothing was imported",
+            run_id=answer.what,
+            hint="--as gives another id",
+        )
+    if answer.problem is not None:
+        raise SchemaMismatch(
+            f"{file} has a column {answer.what} that this database lacks; nothing was imported",
+            hint="the file is from a newer release: upgrade holdfast",
+        )
+
+
+def _write(settings: Settings, imported: list[tuple[str, RunState]]) -> None:
+    if settings.is_json:
+        write_list(settings, [{"id": run_id, "state": state.value} for run_id, state in imported])
+        return
+    for run_id, state in imported:
+        settings.out.print(Text.assemble(run_id, "  ", state_text(state)), soft_wrap=True)
