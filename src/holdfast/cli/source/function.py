@@ -136,10 +136,16 @@ class FunctionReader(ast.NodeVisitor):
             self._iterates(node.value)
         self.generic_visit(node)
 
+    def visit_Set(self, node: ast.Set) -> None:
+        self._calm.update(id(each.value) for each in node.elts if isinstance(each, ast.Starred))
+        self.generic_visit(node)
+
     def visit_Assign(self, node: ast.Assign) -> None:
         if any(isinstance(target, ast.Tuple | ast.List) for target in node.targets):
             self._iterates(node.value)
-        self.generic_visit(node)
+        is_alias = isinstance(node.value, ast.Name | ast.Attribute) and isinstance(node.targets[0], ast.Name)
+        if not is_alias or path_of(self._scope.resolve(node.value)) not in rules.CALLS:  # calls of an alias are found
+            self.generic_visit(node)
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.DictComp) -> None:
         if id(node) not in self._calm:

@@ -101,8 +101,8 @@ _calls(
     RANDOM,
     "random",
     "betavariate binomialvariate choice choices expovariate gammavariate gauss getrandbits lognormvariate "
-    "normalvariate paretovariate randbytes randint random randrange sample seed shuffle triangular uniform vonmisesvariate "
-    "weibullvariate",
+    "normalvariate paretovariate randbytes randint random randrange sample seed shuffle triangular uniform "
+    "vonmisesvariate weibullvariate",
 )
 _calls(RANDOM, "numpy.random", "rand randn randint random choice shuffle permutation normal uniform seed")
 _calls(SECRET, "secrets", "choice randbelow randbits token_bytes token_hex token_urlsafe")
@@ -182,7 +182,8 @@ _calls(HASH, "builtins", "hash")
 _calls(CONSOLE, "builtins", "input")
 
 _PATH_METHODS: Final = (
-    "open read_text read_bytes write_text write_bytes exists is_file is_dir is_symlink iterdir glob rglob walk stat lstat "
-    "mkdir rmdir unlink rename replace touch chmod resolve readlink symlink_to hardlink_to owner group samefile expanduser"
+    "open read_text read_bytes write_text write_bytes exists is_file is_dir is_symlink iterdir glob rglob walk stat "
+    "lstat mkdir rmdir unlink rename replace touch chmod resolve readlink symlink_to hardlink_to owner group samefile "
+    "expanduser"
 )
 METHODS["pathlib.Path"] = (frozenset(_PATH_METHODS.split()), FILES)
