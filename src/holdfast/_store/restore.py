@@ -16,7 +16,8 @@ database has two names, and a database with two names is refused by all of ours 
 person has looked: `kept` and its log are complete. Nothing is unlinked that has no other name, but for the -shm, which
 is only an index of the log.
 
-A damaged database can be replaced like any other: what cannot be opened cannot be folded, so its log is kept with it.
+A damaged database can be replaced like any other, and its log is kept with it. Whether it can be read is asked of a
+connection that cannot write: at its closing any other would fold the log into the damaged file, or delete it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast._store.sqlitefile import translate
 from holdfast._store.turnstile import Turnstile
 from holdfast._world import World
-from holdfast.errors import StoreBusy, StoreCorrupt, UsageError
+from holdfast.errors import SchemaMismatch, StoreBusy, StoreCorrupt, UsageError
 
 
 class Restored(NamedTuple):
@@ -91,7 +92,8 @@ def _exchange(draft: Path, target: Path, world: World) -> Path | None:
         raise StoreBusy(f"worker {worker} is working on {target}", hint="stop every worker, then restore")
     kept = None
     if target.exists():
-        _fold(target)
+        if _is_readable(target):
+            _fold(target)
         kept = _kept_name(target, world)
         os.link(target, kept)
     kept = _set_log_aside(target, kept, world)
@@ -101,8 +103,21 @@ def _exchange(draft: Path, target: Path, world: World) -> Path | None:
     return kept
 
 
+def _is_readable(target: Path) -> bool:
+    """Whether it is a database of ours that SQLite can read; a database of another application is not replaced."""
+    try:
+        with ReadOnlyDatabase(target):
+            return True
+    except SchemaMismatch:
+        return True
+    except StoreCorrupt as error:
+        if isinstance(error.__cause__, sqlite3.Error):
+            return False
+        raise
+
+
 def _fold(target: Path) -> None:
-    """Make sure that nobody has it open, and let SQLite fold the log into it where it can be read."""
+    """Make sure that nobody has it open, and let SQLite fold the log into it."""
     try:
         connection = sqlite3.connect(f"file:{quote(bytes(target))}?mode=rw", uri=True, timeout=0, isolation_level=None)
         try:
@@ -113,8 +128,6 @@ def _fold(target: Path) -> None:
             connection.close()  # the last one: folds the log in and removes it
     except sqlite3.Error as error:
         meaning = translate(error, target)
-        if isinstance(meaning, StoreCorrupt):
-            return
         if isinstance(meaning, StoreBusy):
             raise StoreBusy(
                 f"{target} is open in another process",

@@ -43,7 +43,7 @@ def export_runs(settings: Settings, run_ids: tuple[str, ...], filters: Filters) 
         keys = _matching(database, filters) if filters.any else _found(database, run_ids)
         print(header(_schema(database)))
         for key in keys:
-            run = _exported(database, key)
+            run = exported(database, key)
             for line in lines_of(run) if run is not None else ():
                 print(line)
         sys.stdout.flush()
@@ -116,7 +116,7 @@ def _matching(database: ReadOnlyDatabase, filters: Filters) -> array[int]:
     return database.read(lambda connection: array("q", (row[0] for row in connection.execute(sql, values))))
 
 
-def _exported(database: ReadOnlyDatabase, key: int) -> ExportedRun | None:
+def exported(database: ReadOnlyDatabase, key: int) -> ExportedRun | None:
     """A run from one transaction; none if it was deleted meanwhile."""
 
     def query(connection: Any) -> ExportedRun | None:
