@@ -40,7 +40,7 @@ def test_a_database_in_memory_passes(check: Check) -> None:
 def test_every_check_of_the_suite_is_listed() -> None:
     defined = {
         name
-        for module in (batches, going_back, life, pruning, reading, searching, workers)
+        for module in (batches, going_back, importing, life, pruning, reading, searching, workers)
         for name, value in vars(module).items()
         if asyncio.iscoroutinefunction(value) and not name.startswith("_")
     }

@@ -34,6 +34,9 @@ from holdfast.cli.values import Duration
 SECONDS: Final = 5.0
 """How long the replay of one run may take; a history of 10,000 entries takes a tenth of a second."""
 
+RATE_SECONDS: Final = 1.0
+"""From when on a rate means something."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -155,7 +158,7 @@ def _summary(report: Report) -> Text:
     tally, warnings = report.tally, len(report.findings)
     parts: list[Text] = []
     if report.database is not None:
-        rate = f" ({tally.runs / report.taken:,.0f} runs/s)" if tally.runs and report.taken else ""
+        rate = f" ({tally.runs / report.taken:,.0f} runs/s)" if report.taken >= RATE_SECONDS else ""
         parts.append(Text(f"{_count(tally.runs, 'unfinished run')} in {report.taken:.1f} s{rate}"))
         parts.append(
             Text(f"{tally.faults:,} would not go on", style="bold red")

@@ -12,7 +12,16 @@ The life of a run is checked in both directions against `lifecycle.TRANSITIONS`:
 table allows moves the run to where the table says, and every other record is refused or leaves the row as it is.
 """
 
-from holdfast.testing.store_conformance import batches, going_back, life, pruning, reading, searching, workers
+from holdfast.testing.store_conformance import (
+    batches,
+    going_back,
+    importing,
+    life,
+    pruning,
+    reading,
+    searching,
+    workers,
+)
 from holdfast.testing.store_conformance.bench import Bench, Check, Factory, name_of, run_check
 from holdfast.testing.store_conformance.life import MOVES
 
@@ -24,6 +33,7 @@ CHECKS: tuple[Check, ...] = (
     *workers.CHECKS,
     *going_back.CHECKS,
     *pruning.CHECKS,
+    *importing.CHECKS,
     *reading.CHECKS,
     *searching.CHECKS,
 )

@@ -11,6 +11,7 @@ from holdfast._model.query import parse
 from holdfast._model.querykeys import conditions_of
 from holdfast._model.records import (
     EntryRecorded,
+    ExportedRun,
     Outcome,
     PauseRequested,
     Record,
@@ -191,6 +192,28 @@ def search(text: str = "", *, now: int = 0, after: Place | None = None) -> RunQu
 def having(*pairs: tuple[str, Scalar]) -> RunQuery:
     """Runs with attributes of exactly these values, by type."""
     return RunQuery(tuple(Condition(key, OneOf((value,)), attribute=True) for key, value in pairs))
+
+
+def exported(run_id: str, state: RunState = S.SUCCEEDED, **columns: Any) -> ExportedRun:
+    """A run out of a file, with one entry and one attribute; `columns` are added to the usual ones."""
+    usual: dict[str, Any] = {
+        "id": run_id,
+        "workflow": "flow",
+        "state": state.value,
+        "input": "{}",
+        "seed": 7,
+        "created_at": 2,
+    }
+    step: dict[str, Any] = {
+        "seq": 1,
+        "after": 0,
+        "ordinal": 1,
+        "kind": "step",
+        "name": "work",
+        "state": "succeeded",
+        "attempts": 1,
+    }
+    return ExportedRun(tuple((usual | columns).items()), (("k", 1),), (tuple(step.items()),))
 
 
 def expect(found: object, wanted: object, what: str) -> None:

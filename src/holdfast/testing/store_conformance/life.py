@@ -21,6 +21,7 @@ from holdfast._model.records import (
     RunReleased,
     RunsClaimed,
     RunsPruned,
+    RunsImported,
     RunsUnblocked,
     WorkerBuried,
 )
@@ -36,6 +37,7 @@ from holdfast.testing.store_conformance.bench import (
     ended,
     entry,
     expect,
+    exported,
     started,
 )
 
@@ -54,6 +56,7 @@ MOVES: dict[str, Callable[[str, int], Record]] = {
     "RetryRequested": lambda run_id, _: RetryRequested(run_id, 20),
     "RunForked": lambda run_id, _: RunForked(run_id, run_id, 1, None, None, 3, 20),
     "RunCleared": lambda _, number: RunCleared(number, WORKER),
+    "RunsImported": lambda run_id, _: RunsImported((exported(run_id),), resume=False, now=20),
     "WorkerBuried": lambda _, __: WorkerBuried(WORKER, 20),
     "RunsUnblocked": lambda _, __: RunsUnblocked(OTHER, ("flow",), (), 9, 20),
     "RunsPruned": lambda _, __: RunsPruned(tuple(Cutoff("flow", state, FAR) for state in RunState), 1000, FAR),
