@@ -320,6 +320,7 @@ class Client:
             runs_max=options.runs_max,
             on_progress=on_progress,
         )
+
     async def backup(self, path: str | os.PathLike[str], *, force: bool = False) -> Backup:
         """Copy the database into a new file, while everybody goes on working.
 

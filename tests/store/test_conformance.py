@@ -16,6 +16,7 @@ from holdfast.testing.store_conformance import (
     Check,
     batches,
     going_back,
+    importing,
     life,
     name_of,
     pruning,

@@ -362,6 +362,8 @@ class Removed(NamedTuple):
     entries: int
     more: bool
     took_us: int
+
+
 class Imported(NamedTuple):
     """Answer to `RunsImported`: the id or the column that stood in the way, or the state of each run, in order."""
 
@@ -397,4 +399,5 @@ class RunRow(NamedTuple):
 Outcome: TypeAlias = Started | Requested | Forked | Removed | Buried | tuple[RunRow, ...] | None
 Outcome: TypeAlias = Started | Requested | Forked | Removed | int | tuple[RunRow, ...] | None
 Outcome: TypeAlias = Started | Requested | Forked | Imported | int | tuple[RunRow, ...] | None
+Outcome: TypeAlias = Started | Requested | Forked | Imported | Removed | int | tuple[RunRow, ...] | None
 """What a store answers a record with; none where there is nothing to say."""

@@ -21,7 +21,8 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast._flow.activation import Activation, Conclusion
+from holdfast._flow.activation import Activation
+from holdfast._flow.conclusion import Conclusion
 from holdfast._flow.definitions import Workflow
 from holdfast._flow.history import DEADLINE, PATCH, TIMER, call_line, line_of
 from holdfast._model.lifecycle import ENDED, RunState

@@ -19,9 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.copies import Backup
-from holdfast._model.records import EntryRecorded, Outcome, Record
+from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
 from holdfast._model.search import RunQuery
 from holdfast.errors import StoreError
@@ -210,6 +209,8 @@ class Store(Protocol):
         Returns:
             Bytes given back; 0 when there is nothing to give, or when this database cannot shrink while it is used.
         """
+        ...
+
     async def backup(self, target: Path, *, force: bool) -> Backup:
         """Make a consistent, verified copy as a new file, beside the work that goes on. Cancelling gives it up."""
         ...

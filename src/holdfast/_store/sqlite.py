@@ -30,14 +30,11 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast._model.copies import Backup
 from holdfast._model.records import Cutoff, EntryRecorded, Outcome, Record
 from holdfast._model.runinfo import RunDetail, StateCount
 from holdfast._model.search import RunQuery
 from holdfast._store import lifelock, sqlite_space
-from holdfast._model.copies import Backup
-from holdfast._model.records import EntryRecorded, Outcome, Record
-from holdfast._model.runinfo import RunDetail, StateCount
-from holdfast._store import lifelock
 from holdfast._store.copies import Copies
 from holdfast._store.migrate import migrate
 from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, Space, WorkerRow
@@ -419,6 +416,7 @@ class SqliteStore:
 
         given: int = await self._call(self._writer, work)
         return given
+
     async def backup(self, target: Path, *, force: bool) -> Backup:
         file = self._file
         if file is None or self._closing:

@@ -38,8 +38,8 @@ from holdfast._model.records import (
     RunReleased,
     RunRow,
     RunsClaimed,
-    RunsPruned,
     RunsImported,
+    RunsPruned,
     RunStarted,
     RunsUnblocked,
     Started,
@@ -47,8 +47,8 @@ from holdfast._model.records import (
 )
 from holdfast._store.port import RecordRefused
 from holdfast._store.sqlfile import Statements
-from holdfast._store.sqlite_prune import Pruner
 from holdfast._store.sqlite_import import import_runs
+from holdfast._store.sqlite_prune import Pruner
 
 ROWS_PER_STATEMENT: Final = (1024, 256, 64, 16, 4, 1)
 """Sizes of multi-row statements; few, so that each stays prepared."""

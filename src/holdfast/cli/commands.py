@@ -28,12 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "stats": ("holdfast.cli.stats", "stats", "Count runs, tell how it went lately, and show the workers."),
     "workers": ("holdfast.cli.workers", "workers", "Show the workers and how many runs each of them holds."),
     "prune": ("holdfast.cli.prune", "prune", "Remove ended runs that were kept long enough, and give back the space."),
-    "check": ("holdfast.cli.check.command", "check", "Replay all unfinished runs against new code, before deploying it."),
-    "check": (
-        "holdfast.cli.check.command",
-        "check",
-        "Replay all unfinished runs against new code, before deploying it.",
-    ),
+    "check": ("holdfast.cli.check.command", "check", "Replay unfinished runs against new code, before deploying it."),
     "replay": ("holdfast.cli.check.replaying", "replay", "Replay exported runs against the code at hand."),
     "export": ("holdfast.cli.files", "export_runs", "Write runs with their histories as JSON lines."),
     "import": ("holdfast.cli.files", "import_runs", "Put exported runs into the database."),

@@ -20,8 +20,8 @@ from holdfast._model.records import (
     RunPaused,
     RunReleased,
     RunsClaimed,
-    RunsPruned,
     RunsImported,
+    RunsPruned,
     RunsUnblocked,
     WorkerBuried,
 )
