@@ -1,7 +1,8 @@
-"""Backups of a database on which two real workers and a client are working; real workers go on with the copies."""
+"""Backups of a database on which two real workers are working; real workers go on with the copies."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
@@ -11,12 +12,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.crash.load import app_on, in_a_row, napping, plainly, side_by_side
 
+from holdfast import Start
 from holdfast.cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60.0
 STEPS_BEFORE = 200
+RUNS = 400
 COPIES = 3
 pytestmark = pytest.mark.crash
 
@@ -31,10 +35,19 @@ def process(role: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             child.kill()
 
 
+async def start_all(folder: Path) -> None:
+    flows = (in_a_row, side_by_side, plainly, napping)
+    async with app_on(folder).client() as client:
+        await client.start_many(
+            [Start(flows[number % 4], 2 + number % 4, id=f"run-{number}") for number in range(RUNS)]
+        )
+
+
 def copies_under_load(folder: Path) -> list[Path]:
     """Made while steps are executed: each after so many more of them."""
     copies: list[Path] = []
-    with process("worker", folder) as first, process("worker", folder) as second, process("client", folder) as client:
+    asyncio.run(start_all(folder))
+    with process("worker", folder) as first, process("worker", folder) as second:
         for number in range(COPIES):
             for worker in (first, second):
                 assert worker.stdout is not None
@@ -43,7 +56,6 @@ def copies_under_load(folder: Path) -> list[Path]:
             copy.parent.mkdir()
             assert run(["backup", str(copy), "--db", f"sqlite:///{folder / 'storm.db'}", "-o", "json"]) == 0
             copies.append(copy)
-        client.communicate(timeout=PATIENCE_SECONDS)
         for worker in (first, second):
             worker.communicate(timeout=PATIENCE_SECONDS)
     return copies

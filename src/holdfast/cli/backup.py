@@ -18,7 +18,7 @@ from holdfast._world import SystemWorld
 from holdfast.cli.answers import write_json
 from holdfast.cli.opening import existing, location
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.words import folded
+from holdfast.cli.words import folded, size
 from holdfast.errors import UsageError
 
 _THE_PAST: Final = (
@@ -44,7 +44,7 @@ def backup(settings: Settings, file: Path, force: bool) -> None:
         write_json(settings, _value(made))
     else:
         settings.out.print(
-            f"{made.path}  {_bytes(made.size)}, {made.runs:,} runs, {made.entries:,} entries, verified", soft_wrap=True
+            f"{made.path}  {size(made.size)}, {made.runs:,} runs, {made.entries:,} entries, verified", soft_wrap=True
         )
 
 
@@ -89,10 +89,3 @@ def _progress(settings: Settings) -> Generator[Progress | None]:
 
 def _value(made: Backup) -> dict[str, object]:
     return {"file": str(made.path), "bytes": made.size, "runs": made.runs, "entries": made.entries, "verified": True}
-
-
-def _bytes(size: int) -> str:
-    for unit, whole in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size >= whole:
-            return f"{size / whole:.1f} {unit}"
-    return f"{size} B"
