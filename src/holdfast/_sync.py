@@ -131,6 +131,7 @@ class SyncClient:
     def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
         """See `Client.workers`."""
         return self._wait(self._opened.workers(gone=gone))
+
     def backup(self, path: str | os.PathLike[str], *, force: bool = False) -> Backup:
         """See `Client.backup`."""
         return self._wait(self._opened.backup(path, force=force))

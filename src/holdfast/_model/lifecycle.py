@@ -80,8 +80,6 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
     ),
     "RunsUnblocked": (frozenset({RunState.BLOCKED}), frozenset({RunState.RUNNING})),
     "RunsImported": (frozenset(), ENDED | {RunState.PAUSED, RunState.READY, RunState.SCHEDULED}),
-    "WorkerBuried": (frozenset({RunState.RUNNING}), frozenset({RunState.READY})),
-    "RunsUnblocked": (frozenset({RunState.BLOCKED}), frozenset({RunState.READY})),
     "RunsPruned": (ENDED, frozenset()),
 }
 """Every record that moves a run, with the states before and after."""

@@ -171,6 +171,8 @@ class RunCleared(NamedTuple):
 
     number: int
     worker: str
+
+
 class ExportedRun(NamedTuple):
     """A run with its attributes and its history, each row as pairs of column and value."""
 
@@ -396,8 +398,5 @@ class RunRow(NamedTuple):
     has_history: bool
 
 
-Outcome: TypeAlias = Started | Requested | Forked | Removed | Buried | tuple[RunRow, ...] | None
-Outcome: TypeAlias = Started | Requested | Forked | Removed | int | tuple[RunRow, ...] | None
-Outcome: TypeAlias = Started | Requested | Forked | Imported | int | tuple[RunRow, ...] | None
-Outcome: TypeAlias = Started | Requested | Forked | Imported | Removed | int | tuple[RunRow, ...] | None
+Outcome: TypeAlias = Started | Requested | Forked | Imported | Removed | Buried | tuple[RunRow, ...] | None
 """What a store answers a record with; none where there is nothing to say."""
