@@ -468,10 +468,6 @@ select * from holdfast_history where run = ? order by seq;
 -- name: whole_attributes
 select key, value from holdfast_attributes where run = ? order by key, value;
 
--- name: numbers_where
--- `{where}` is made of fixed conditions with bound values.
-select number from holdfast_runs {where} order by number;
-
 -- name: import_run
 -- `{columns}` are checked to be columns of this table.
 insert into holdfast_runs ({columns}) values ({values});

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,9 +14,8 @@ from rich.text import Text
 from holdfast import Client, RunState
 from holdfast._model.exported import OF_A_DATABASE, header, lines_of, read
 from holdfast._model.records import ExportedRun, Imported, RunsImported
-from holdfast._options import check_id, query_of
+from holdfast._options import check_id
 from holdfast._store.readonly import ReadOnlyDatabase, row_dict
-from holdfast._store.sqlite import conditions_of
 from holdfast.cli.answers import write_list
 from holdfast.cli.filters import Filters, filter_options
 from holdfast.cli.opening import existing, location, with_client
@@ -38,16 +36,20 @@ def export_runs(settings: Settings, run_ids: tuple[str, ...], filters: Filters) 
     another database.
     """
     if bool(run_ids) == filters.any:
-        raise UsageError("export which runs?", hint="give ids, or conditions such as --workflow, not both")
+        raise UsageError("export which runs?", hint="give ids, or conditions such as --where 'state:failed', not both")
+    ids = _matching(settings, filters) if filters.any else [*dict.fromkeys(run_ids)]
     with ReadOnlyDatabase(existing(location(settings))) as database:
-        keys = _matching(database, filters) if filters.any else _found(database, run_ids)
+        keys = _keys(database, ids)
+        missing = next((run_id for run_id, key in keys.items() if key is None), None)
+        if missing is not None and not filters.any:  # all must be there before the first line is written
+            raise RunNotFound(missing)
         print(header(_schema(database)))
-        for key in keys:
-            run = exported(database, key)
+        for key in keys.values():
+            run = None if key is None else exported(database, key)
             for line in lines_of(run) if run is not None else ():
                 print(line)
         sys.stdout.flush()
-    if filters.any and not keys and settings.err.is_terminal:
+    if not ids and settings.err.is_terminal:
         settings.err.print("no runs", style="dim")
 
 
@@ -97,23 +99,24 @@ def _opened(file: str) -> AbstractContextManager[BinaryIO]:
     return nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb")
 
 
-def _found(database: ReadOnlyDatabase, run_ids: tuple[str, ...]) -> array[int]:
-    """The keys of runs, all of which must exist before the first line is written."""
-    keys = array("q")
-    for run_id in dict.fromkeys(run_ids):
-        sql = database.statement("run_of_id")
-        row = database.read(lambda connection, run_id=run_id, sql=sql: connection.execute(sql, (run_id,)).fetchone())  # type: ignore[misc]
-        if row is None:
-            raise RunNotFound(run_id)
-        keys.append(row["number"])
-    return keys
+def _matching(settings: Settings, filters: Filters) -> list[str]:
+    """The ids of runs that match, oldest first."""
+
+    async def work(client: Client) -> list[str]:
+        return [run.id async for run in client.iterate(**filters.conditions())]
+
+    return with_client(settings, work)[::-1]
 
 
-def _matching(database: ReadOnlyDatabase, filters: Filters) -> array[int]:
-    given: dict[str, Any] = filters.conditions()
-    where, values = conditions_of(query_of(given["state"], given["workflow"], given["attributes"], None, None, None))
-    sql = database.statement("numbers_where").replace("{where}", where)
-    return database.read(lambda connection: array("q", (row[0] for row in connection.execute(sql, values))))
+def _keys(database: ReadOnlyDatabase, run_ids: Sequence[str]) -> dict[str, int | None]:
+    """The keys of runs; none for one that is not there."""
+    sql = database.statement("run_of_id")
+
+    def key(run_id: str) -> int | None:
+        row = database.read(lambda connection: connection.execute(sql, (run_id,)).fetchone())
+        return None if row is None else int(row["number"])
+
+    return {run_id: key(run_id) for run_id in run_ids}
 
 
 def exported(database: ReadOnlyDatabase, key: int) -> ExportedRun | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from holdfast._model.lifecycle import ENDED
 from holdfast._model.records import Imported, RunsImported
-from holdfast._store.port import RunQuery
-from holdfast.testing.store_conformance.bench import FAR, Bench, Check, S, expect, exported
+from holdfast.testing.store_conformance.bench import FAR, Bench, Check, S, expect, exported, having
 
 
 async def ended_runs_keep_their_state_and_others_are_paused(bench: Bench) -> None:
@@ -16,7 +15,7 @@ async def ended_runs_keep_their_state_and_others_are_paused(bench: Bench) -> Non
     expect(answer, Imported(None, "", wanted), "the answer")
     expect(await bench.states(*(state.value for state in S)), list(wanted), "the states")
     expect(await bench.claim(now=FAR), [], "what can be claimed")
-    expect(await bench.store.count_runs(RunQuery(attributes=(("k", 1),))), len(runs), "their attributes")
+    expect(await bench.store.count_runs(having(("k", 1))), len(runs), "their attributes")
     number = (await bench.row("paused")).number
     expect([e.name for e in await bench.entries(number)], ["work"], "their histories")
 
