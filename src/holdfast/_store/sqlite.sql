@@ -429,8 +429,8 @@ delete from holdfast_history where run in (
 );
 
 -- name: prune_numbers
--- Before their runs: remembers the highest number of all if it is among them.
-update holdfast_numbers set highest = (select max(number) from holdfast_runs)
+-- Before their runs: remembers the highest number of all if it is among them. Maybe a higher one went before.
+update holdfast_numbers set highest = max(highest, (select max(number) from holdfast_runs))
 where (select max(number) from holdfast_runs) in (select value from json_each(?1));
 
 -- name: prune_runs

@@ -120,10 +120,10 @@ class Applier:
     # Starts.
 
     def _start(self, records: list[RunStarted]) -> list[Outcome]:
+        first = self._value("next_number")  # before the deletions: a number is never given twice
         for record in records:
             if record.restart:
                 self._run("delete_run", record.id)
-        first = self._value("next_number")
         rows = [(number, *record[:13]) for number, record in enumerate(records, first)]
         created = self._insert("insert_runs", rows)
         if created == len(records):

@@ -122,12 +122,20 @@ async def a_limit_is_kept_and_the_last_run_goes_whole(bench: Bench) -> None:
 
 
 async def a_number_is_never_given_twice(bench: Bench) -> None:
-    """Not even when the youngest run was removed, at once or in slices."""
+    """Not even when the youngest run was removed, at once or in slices, or restarted, and then an older one went."""
     numbers = [await _ended(bench, "first"), await _ended(bench, "last", entries=LONG)]
     for _ in range(3):
         await _prune(bench, Cutoff("flow", S.SUCCEEDED, FAR))
         expect(await bench.store.count_runs(search()), 0, "runs")
         numbers.append(await _ended(bench, "again"))
+    numbers += [await _ended(bench, "older", at=9), await _ended(bench, "younger", at=8)]
+    await _prune(bench, Cutoff("flow", S.SUCCEEDED, 9))
+    await _prune(bench, Cutoff("flow", S.SUCCEEDED, FAR))
+    numbers.append(await _ended(bench, "restarted"))
+    for _ in range(2):
+        number = (await bench.submit(started("restarted", restart=True))).number
+        await bench.submit(ended(number))
+        numbers.append(number)
     expect(numbers, sorted(set(numbers)), "numbers")
 
 
