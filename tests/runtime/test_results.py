@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -174,5 +175,35 @@ def test_a_worker_goes_on_looking_for_others_when_the_last_waiter_has_gone(tmp_p
             await client.get(run.id).result()
             while writer.poll_seconds != seldom:
                 await asyncio.sleep(0)
+
+    play(main())
+
+
+def test_who_waits_for_a_run_that_was_pruned_before_he_looked_learns_that_it_is_gone(tmp_path: Path) -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> None:
+            await gate()
+
+        @workflow
+        async def waits() -> None:
+            await wait()
+
+        async with opened(waits, at=tmp_path / "a.db") as app, app_of(waits, at=tmp_path / "a.db").client() as client:
+            run = await app.start(waits)
+            await gate.came.wait()
+            waiter = asyncio.create_task(client.get(run.id).result())
+            while run.id not in client._engine.results._waiting:
+                await asyncio.sleep(0)
+            await client.get(run.id).describe()  # read after the waiter's look, which found it running
+            await client._engine.results._ticker.stop()  # it is late, as that of a process that was stopped
+            gate.open.set()
+            await run.result()
+            await app.prune(older_than=timedelta(0))
+            await client._engine.results._look()
+            with pytest.raises(RunNotFound):
+                await asyncio.wait_for(waiter, 5)
 
     play(main())

@@ -163,8 +163,8 @@ class Store(Protocol):
         """Microseconds from first claim to end of the latest runs that succeeded or failed since this instant."""
         ...
 
-    async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str]]:
-        """Those of the runs that have ended, with their states."""
+    async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str | None]]:
+        """Those of the runs that have ended, with their states, and with none those that are not there any more."""
         ...
 
     async def requests_of(self, worker: str) -> list[tuple[int, str]]:

@@ -370,9 +370,9 @@ class SqliteStore:
         rows = await self._read(lambda c: c.execute(self._sql["durations"], values).fetchall())
         return [row["took"] for row in rows]
 
-    async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str]]:
+    async def ended_among(self, run_ids: Sequence[str]) -> list[tuple[str, str | None]]:
         rows = await self._read(lambda c: c.execute(self._sql["ended_among"], (_text(run_ids),)).fetchall())
-        return [(row["id"], row["state"]) for row in rows]
+        return [(row["id"], row["ended"]) for row in rows]
 
     async def requests_of(self, worker: str) -> list[tuple[int, str]]:
         rows = await self._read(lambda c: c.execute(self._sql["requests_of_worker"], (worker,)).fetchall())

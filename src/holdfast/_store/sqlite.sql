@@ -334,8 +334,9 @@ select ended_at - started_at as took from (
 ) where started_at is not null;
 
 -- name: ended_among
-select id, state from holdfast_runs
-where id in (select value from json_each(?)) and +state in ('succeeded', 'failed', 'cancelled');
+-- A run that ended may have been removed before anybody looked.
+select asked.value as id, (select state from holdfast_runs where id = asked.value) as ended from json_each(?) as asked
+where ended is null or ended in ('succeeded', 'failed', 'cancelled');
 
 -- name: requests_of_worker
 select number, request from holdfast_runs indexed by holdfast_runs_request

@@ -60,7 +60,8 @@ async def listings_filter_and_page(bench: Bench) -> None:
     counts = {(c.workflow, c.state): c.runs for c in await bench.store.state_counts()}
     expect(counts, {("flow0", "ready"): 2, ("flow1", "ready"): 2}, "counts by state")
     await bench.put("end", S.FAILED)
-    expect(await bench.store.ended_among(["run1", "end", "nobody"]), [("end", "failed")], "those that ended")
+    ends = await bench.store.ended_among(["run1", "end", "nobody"])
+    expect(ends, [("end", "failed"), ("nobody", None)], "those that ended or are gone")
     expect(await bench.store.detail("nobody"), None, "no such run")
 
 
