@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.kit import Gate, app_of, journal_of, opened, park, play, state_of, until_state, worker_of
 
-from holdfast import Holdfast, Retry, Start, current, sleep, step, workflow
+from holdfast import Holdfast, Retry, RunCancelled, Start, current, sleep, step, workflow
 from holdfast._runtime.memory import Memory
 
 TOUCHED: list[str] = []
@@ -259,5 +259,42 @@ def test_an_attempt_that_is_due_before_its_record_is_durable_waits_for_that_and_
                 other.execute("rollback")
             assert await run.result() == "done"
             assert attempts == [1, 2]
+
+    play(main())
+
+
+def test_a_run_that_is_told_to_stop_while_it_is_about_to_be_parked_goes_on_with_its_clean_up() -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def first() -> None:
+            await gate()
+
+        @workflow
+        async def flow() -> None:
+            await first()
+            try:
+                await sleep(3600)
+            finally:
+                await touch("clean")
+
+        TOUCHED.clear()
+        async with opened(flow) as app:
+            run = await app.start(flow)
+            await gate.came.wait()
+            executor, parking = worker_of(app).executor, worker_of(app).parking
+            (live,) = executor.live.values()
+            gate.open.set()
+            while live.quiet_since is None:
+                await asyncio.sleep(0)
+            assert live.undurable, "its outcome is not durable yet, so it cannot leave at once"
+            executor.leave(live, parking._parked)
+            cancelling = asyncio.create_task(run.cancel())
+            executor.request(live.row.number, "cancel")  # as the dispatcher tells what another process asked for
+            await cancelling
+            with pytest.raises(RunCancelled):
+                await run.result(timeout=10)
+            assert TOUCHED == ["clean"]
 
     play(main())

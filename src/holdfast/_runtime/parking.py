@@ -99,7 +99,9 @@ class Parking:
             self._executor.leave(run, self._parked)
 
     def _parked(self, run: LiveRun) -> RunParked:
-        return RunParked(run.row.number, self._executor.worker, due_at(run), run.activation.cancel_kind is not None)
+        # Told to stop while it was about to leave, it may have bodies to start: it comes back at once.
+        due = self._world.now_us() if run.held else due_at(run)
+        return RunParked(run.row.number, self._executor.worker, due, run.activation.cancel_kind is not None)
 
     def _memory_is_short(self) -> bool:
         was_short, self._is_short = self._is_short, self._memory.is_short()
