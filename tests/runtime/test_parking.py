@@ -298,3 +298,27 @@ def test_a_run_that_is_told_to_stop_while_it_is_about_to_be_parked_goes_on_with_
             assert TOUCHED == ["clean"]
 
     play(main())
+
+
+def test_a_run_that_cleans_up_is_quiet_although_its_cancellation_is_told_again_with_every_look() -> None:
+    @workflow
+    async def flow() -> None:
+        try:
+            await sleep(3600)
+        finally:
+            await sleep(3600)
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            run = await app.start(flow)
+            await quiet(app, 1)
+            await run.cancel()
+            executor = worker_of(app).executor
+            (live,) = executor.live.values()
+            while live.activation.cancel_kind is None:
+                await asyncio.sleep(0)
+            live.quiet_since = 1
+            executor.request(live.row.number, "cancel")
+            assert live.quiet_since == 1
+
+    play(main())

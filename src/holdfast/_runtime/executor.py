@@ -241,8 +241,9 @@ class Executor:
             self._advance(run)  # what the run has recorded so far goes before
             return
         with WorkflowCode(self, run.row):
-            run.activation.deliver_cancel(CANCEL, now_us=self._world.now_us())
-        self._advance(run)
+            delivered = run.activation.deliver_cancel(CANCEL, now_us=self._world.now_us())
+        if delivered:  # once; the request stands in its row for as long as it cleans up
+            self._advance(run)
 
     # What the run wants next.
 
