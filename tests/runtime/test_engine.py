@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.kit import app_of, opened, play
+from tests.runtime.kit import Gate, app_of, opened, play
 
 from holdfast import (
     Client,
@@ -308,5 +308,40 @@ def test_workers_are_frozen_values_with_what_they_know_and_hold(tmp_path: Path) 
         async with app.client() as client:
             assert await client.workers() == ()
             assert [w.state for w in await client.workers(gone=True)] == ["left"]
+
+    play(main())
+
+
+def test_a_close_that_is_cancelled_while_it_waits_for_a_step_leaves_nothing_running(tmp_path: Path) -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        @step
+        async def wait() -> None:
+            await gate()
+
+        @workflow
+        async def waits() -> None:
+            await wait()
+
+        app = app_of(waits, at=tmp_path / "a.db", stop_timeout=60)
+        before = asyncio.all_tasks()
+        await app.__aenter__()
+        await app.start(waits)
+        await gate.came.wait()
+        closing = asyncio.create_task(app.__aexit__(None, None, None))
+        while worker_is_here(app):
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await asyncio.sleep(0)
+        left = {task.get_name() for task in asyncio.all_tasks() - before if task.get_name().startswith("holdfast-")}
+        assert not left
+        assert "holdfast-watchdog" not in {thread.name for thread in threading.enumerate()}
+
+    def worker_is_here(app: Holdfast) -> bool:
+        return app._opened is not None
 
     play(main())

@@ -107,3 +107,29 @@ def test_stop_before_start_does_nothing() -> None:
         await Ticker("test", period=1, turn=turn).stop()
 
     play(main())
+
+
+def test_whoever_stops_a_ticker_can_be_cancelled() -> None:
+    async def main() -> None:
+        waits, may_end = asyncio.Event(), asyncio.Event()
+
+        async def turn() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                waits.set()
+                await may_end.wait()
+
+        ticker = Ticker("test", period=3600, turn=turn)
+        await ticker.start()
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(ticker.stop())
+        await waits.wait()
+        stopping.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        await asyncio.wait((stopping,))
+        assert stopping.cancelled()
+        await ticker.stop()
+
+    play(main())

@@ -57,8 +57,7 @@ class Ticker:
         self._stopping = True
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait((self._task,))  # not the task itself: its cancellation and the caller's would look alike
 
     async def _work(self) -> None:
         while not self._stopping:

@@ -125,13 +125,15 @@ class Worker:
     async def stop(self) -> None:
         """Finish or release every run within `stop_timeout`, then leave."""
         started, self._started = self._started, []
-        if self.dispatcher in started:
-            await self.dispatcher.stop()
-            started.remove(self.dispatcher)
-        settled = self._journal.broken is None and await self._release_runs()
-        self.executor.close()
-        for service in reversed(started):
-            await service.stop()
+        try:
+            if self.dispatcher in started:
+                await self.dispatcher.stop()
+                started.remove(self.dispatcher)
+            settled = self._journal.broken is None and await self._release_runs()
+        finally:  # also when whoever waits for us is cancelled: nothing may stay behind
+            self.executor.close()
+            for service in reversed(started):
+                await service.stop()
         if settled and self.recovery in started and self._journal.broken is None:
             await self.recovery.leave()
 
