@@ -24,6 +24,7 @@ from holdfast import (
     SyncRun,
     UsageError,
     WorkerOptions,
+    continue_as_new,
     step,
     workflow,
 )
@@ -343,5 +344,21 @@ def test_a_close_that_is_cancelled_while_it_waits_for_a_step_leaves_nothing_runn
 
     def worker_is_here(app: Holdfast) -> bool:
         return app._opened is not None
+
+    play(main())
+
+
+def test_the_same_start_is_the_same_run_after_it_has_continued_as_new() -> None:
+    @workflow
+    async def counts(number: int) -> int:
+        if number < 3:
+            continue_as_new(number + 1)
+        return number
+
+    async def main() -> None:
+        async with opened(counts) as app:
+            assert await app.run(counts, 1, id="r") == 3
+            assert await app.run(counts, 1, id="r") == 3
+            assert await app.count() == 1
 
     play(main())

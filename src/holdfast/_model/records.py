@@ -329,7 +329,10 @@ OF_A_WORKER: Final[frozenset[type[Record]]] = frozenset(
 
 
 class Started(NamedTuple):
-    """Answer to `RunStarted`: the row that holds this id now."""
+    """Answer to `RunStarted`: the row that holds this id now, with the input that it was started with.
+
+    Of a run that has continued as new that is not known, and the input of the record is given back.
+    """
 
     number: int
     created: bool

@@ -16,7 +16,7 @@ insert into holdfast_runs (
 ) values {rows} on conflict (id) do nothing;
 
 -- name: run_of_id
-select number, workflow, input, state, seed from holdfast_runs where id = ?;
+select number, workflow, input, state, seed, generation from holdfast_runs where id = ?;
 
 -- name: delete_run
 -- History and attributes follow by cascade. Only ended runs, ever.

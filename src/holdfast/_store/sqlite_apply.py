@@ -146,7 +146,9 @@ class Applier:
         row = self._row("run_of_id", record.id)
         # The same seed: this very record was stored before, and its acknowledgement was lost on the way.
         created = row["number"] == number or row["seed"] == record.seed
-        return Started(row["number"], created, row["workflow"], row["input"], RunState(row["state"]))
+        # What a run that has continued as new was started with is not kept: then the id alone says that it is the same.
+        text = record.input if row["generation"] else row["input"]
+        return Started(row["number"], created, row["workflow"], text, RunState(row["state"]))
 
     # What a worker tells of its runs.
 
