@@ -115,14 +115,14 @@ def test_a_new_identity_that_is_declared_dead_too_makes_room_for_the_next(tmp_pa
     play(main())
 
 
-@pytest.mark.parametrize("survivable", [True, False])
-def test_a_store_that_fails_while_the_new_identity_begins(tmp_path: Path, survivable: bool) -> None:
+@pytest.mark.parametrize("passing", [StoreFull("no room"), OSError(24, "Too many open files"), None])
+def test_a_store_that_fails_while_the_new_identity_begins(tmp_path: Path, passing: Exception | None) -> None:
     async def main() -> None:
         path = tmp_path / "a.db"
         async with opened(ones, at=path) as app:
             old, store = worker_of(app).id, app._engine.store
             register: Any = store.register_worker
-            failures: list[StoreError] = [StoreFull("no room") if survivable else StoreError("gone")]
+            failures: list[Exception] = [passing or StoreError("gone")]
 
             async def failing(*args: Any, **options: Any) -> None:
                 if failures:
@@ -131,7 +131,7 @@ def test_a_store_that_fails_while_the_new_identity_begins(tmp_path: Path, surviv
 
             store.register_worker = failing  # type: ignore[method-assign]
             bury(path)
-            if survivable:
+            if passing:
                 run = await app.start(ones, id="r")  # answered without a worker
                 assert await run.result() == 2
                 await until_another(app, old)

@@ -159,12 +159,12 @@ class Identity:
             self._coming = worker = self._make_worker(journal)
             try:
                 await worker.start()
-            except HoldfastError as error:
+            except (HoldfastError, OSError) as error:  # such as no free descriptor for the lock
                 if journal is not self.journal:  # declared dead once more; its remains wait in `_dead`
                     continue
                 self._coming = None
                 await worker.withdraw()
-                if not error.retryable:
+                if isinstance(error, HoldfastError) and not error.retryable:
                     journal.fail(error)
                     return
                 ENGINE_LOG.warning("no new worker yet, will be tried again: %s", error)
