@@ -300,6 +300,8 @@ class Client:
             UsageError: an option is wrong, or the app keeps runs for ever and `older_than` is not given.
         """
         engine = self._engine
+        if not isinstance(dry_run, bool):
+            raise UsageError(f"dry_run={shown(dry_run)} must be True or False")
         options = _options.PruneOptions(
             engine.retention,
             older_than=older_than,

@@ -187,7 +187,10 @@ def states_of(state: object) -> tuple[str, ...]:
 def _ended_states(states: object) -> tuple[str, ...]:
     if states is not None and not isinstance(states, str | Iterable):
         raise UsageError(f"states={shown(states)} must be a state or several")
-    for state in (chosen := states_of(states)):
+    chosen = states_of(states)
+    if states is not None and not chosen:  # a list that came out empty must not remove everything
+        raise UsageError("states=... names no state", hint="leave it out to mean every ended run")
+    for state in chosen:
         if state not in ENDED:
             raise UsageError(
                 f"a run that is {state} has not ended; only ended runs can be pruned",

@@ -213,6 +213,9 @@ def test_prune_by_a_client_without_worker_takes_states_workflows_and_a_limit(tmp
             await some_runs(app)
             async with app.client() as client:
                 assert (await client.prune(older_than=0, states=["failed"], workflow="flow")).runs == 0
+                for wrong in ({"states": []}, {"states": ()}, {"dry_run": "yes"}, {"dry_run": None}):
+                    with pytest.raises(UsageError, match=next(iter(wrong))):
+                        await client.prune(older_than=0, **wrong)
                 assert (await client.prune(older_than=0, limit=3, dry_run=True)).runs == 3
                 assert (await client.prune(older_than=0, limit=1)).runs == 1
                 assert (await client.prune(older_than=0, states=["failed", "cancelled"])).runs <= 2
