@@ -217,6 +217,11 @@ def test_wait_times_out(worked_off: Cli) -> None:
     assert "ready" in answer.error["message"]
 
 
+def test_wait_without_patience_answers_for_a_run_that_has_ended(worked_off: Cli) -> None:
+    worked_off("cancel", "later")
+    assert worked_off("wait", "later", "--timeout", "0").code == 4
+
+
 def test_wait_for_an_unknown_run(worked_off: Cli) -> None:
     assert worked_off("wait", "nobody").code == 3
 
@@ -308,7 +313,7 @@ def test_workers_are_listed_and_those_that_are_gone_on_request(cli: Cli, process
     assert table[1].rstrip().endswith("checkout, declined, lasting, optioned, sleeper")
     worker.terminate()
     worker.communicate()
-    assert cli("workers").err == "no worker is entered as live\n"
+    assert cli("workers").err == "no worker is alive\n"
     assert cli("workers", "-o", "json").json == []
     assert [w["state"] for w in cli("workers", "--all", "-o", "jsonl").lines] == ["left"]
     assert cli("workers", "--al").code == 2

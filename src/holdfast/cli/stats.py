@@ -177,7 +177,7 @@ def _row(name: Text, counts: list[int], states: list[str]) -> list[Text]:
 def _workers(seen: Stats) -> Text:
     live = [row for row in seen.workers if row.state == "live"]
     if not live:
-        return Text("no worker is entered as live", style="dim")
+        return Text("no worker is alive", style="dim")
     instant = now()
     rows = [
         [

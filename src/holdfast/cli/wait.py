@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from holdfast import Client, Run, RunCancelled, RunFailed, RunInfo, RunState, WaitTimeout
+from holdfast._model.lifecycle import ENDED
 from holdfast.cli.answers import write_json
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
@@ -68,6 +69,8 @@ async def _until_ended(settings: Settings, run: Run[Any], timeout: float | None)
                 ended.cancel()
     except TimeoutError:
         state = (await run.describe()).state
+        if state in ENDED:  # it had no time to notice
+            return
         raise WaitTimeout(
             f"run {run.id!r} has not ended within {duration(timedelta(seconds=timeout or 0))}; it is {state}",
             hint=f"it is not affected; look at it with `holdfast show {run.id}`",

@@ -50,7 +50,7 @@ def workers(settings: Settings, gone: bool, watched: bool) -> None:
     with_client(settings, work)
 
 
-NOBODY = "no worker is entered as live"
+NOBODY = "no worker is alive"
 
 
 def _draw(found: tuple[WorkerInfo, ...], width: int) -> Text:
