@@ -100,6 +100,8 @@ def test_terms_are_joined_by_and_whatever_spaces_are_between() -> None:
 
 WRONG: dict[str, tuple[int, str]] = {
     "failed": (0, "not key:value"),
+    "state=failed": (0, "did you mean state:...?"),
+    "customer:Anna Lee": (14, "a value with spaces needs quotes"),
     "state:": (6, "a value should stand here"),
     ":x": (0, "a key should stand here"),
     "state:failed and:": (17, "a value should stand here"),
@@ -121,6 +123,10 @@ WRONG: dict[str, tuple[int, str]] = {
     "created:2026*": (8, "is an instant"),
     "created:1h..2026-01-01": (12, "one bound is a duration"),
     "created:>99999999999d": (9, "a thousand years"),
+    "amount:10..5": (7, "the smaller one first"),
+    "created:7d..1d": (8, "the smaller one first"),
+    "due:2h..1h": (4, "the smaller one first"),
+    "created:2026-03-02..2026-03-01": (8, "the smaller one first"),
     "amount:5..x": (10, "one bound is a number"),
     "amount:>": (8, "a value should stand here"),
     "amount:>>5": (8, "cannot begin so"),

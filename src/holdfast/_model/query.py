@@ -137,7 +137,7 @@ class _Reader:
             word = match[0]
             self._fail(
                 f"{word!r:.60} is not key:value",
-                f"such as id:{word:.40}* or customer:{word:.40}",
+                _meant(word, self._text[match.end() :]),
                 at=match.start(),
                 end=match.end(),
             )
@@ -202,6 +202,13 @@ class _Reader:
 
     def _fail(self, message: str, hint: str, *, at: int | None = None, end: int | None = None) -> NoReturn:
         raise QueryError(message, query=self._text, at=self._at if at is None else at, end=end, hint=hint)
+
+
+def _meant(word: str, rest: str) -> str:
+    """What somebody may have wanted who wrote a word alone."""
+    if rest.startswith("="):
+        return f"did you mean {word:.40}:...?"
+    return f'such as id:{word:.40}* or customer:{word:.40}; a value with spaces needs quotes: key:"..."'
 
 
 def _compared(operator: str, word: Word) -> Between[Word]:

@@ -154,7 +154,9 @@ class _Meaning:
                 return Prefix(word.text)
             case _:
                 raise self._fault(
-                    _first(test), f"{self.term.key} cannot be compared", f"such as {self.term.key}:a,b or :a*"
+                    _first(test),
+                    f"{self.term.key} cannot be compared",
+                    f"such as {self.term.key}:a,b or {self.term.key}:a*",
                 )
 
     def _numbers(self, test: WordTest) -> Test:
@@ -165,12 +167,14 @@ class _Meaning:
                 first, last = (None if word is None else self._number(word) for word in (low, high))
                 return Between(first, last, low_included, high_included)
             case _:
-                raise self._fault(_first(test), f"{self.term.key} is a number", f"such as {self.term.key}:5 or :>5")
+                raise self._fault(
+                    _first(test), f"{self.term.key} is a number", f"such as {self.term.key}:5 or {self.term.key}:>5"
+                )
 
     def _number(self, word: Word) -> int | float:
         number = number_of(word)
         if number is None:
-            raise self._fault(word, f"{self.term.key} is a number", f"such as {self.term.key}:5 or :>5")
+            raise self._fault(word, f"{self.term.key} is a number", f"such as {self.term.key}:5 or {self.term.key}:>5")
         return number
 
     def _instants(self, test: WordTest, *, back: bool) -> Test:
@@ -193,6 +197,8 @@ class _Meaning:
         """Bounds are spans of time: what is after a day is after its end."""
         after = None if low is None else self._span(low)[0 if low_included else 1]
         before = None if high is None else self._span(high)[1 if high_included else 0]
+        if after is not None and before is not None and after >= before:
+            raise self._reversed(low)
         return Between(after, before, True, False)
 
     def _distant(
@@ -200,6 +206,8 @@ class _Meaning:
     ) -> Between[Scalar]:
         """Bounds are distances from now: the greater the age, the earlier the instant."""
         near, far = (None if word is None else self._distance(word) for word in (low, high))
+        if near is not None and far is not None and near > far:
+            raise self._reversed(low)
         if not back:
             return Between(_shifted(self.now, near), _shifted(self.now, far), low_included, high_included)
         return Between(
@@ -253,11 +261,17 @@ class _Meaning:
         first, last = (None if word is None else number_of(word) for word in (low, high))
         numbers = [number for number in (first, last) if number is not None]
         if len(numbers) == len(words):
+            if len(numbers) == 2 and numbers[0] > numbers[1]:
+                raise self._reversed(words[0])
             return Between(first, last, low_included, high_included)
         if numbers and not any(word.quoted for word in words):
             raise self._fault(words[-1], "one bound is a number, the other is not", "write both in one way")
         start, end = (None if word is None else word.text for word in (low, high))
         return Between(start, end, low_included, high_included)
+
+    def _reversed(self, word: Word | None) -> QueryError:
+        """A range that nothing can be in is a slip: an empty answer would hide it."""
+        return self._fault(word, "this range is empty: it begins behind its end", "write the smaller one first")
 
     def _fault(self, word: Word | None, message: str, hint: str) -> QueryError:
         at, end = (self.term.at, self.term.end) if word is None else (word.at, word.at + len(str(word)))
