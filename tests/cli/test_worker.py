@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sqlite3
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from holdfast.cli import worker as worker_module
+from holdfast.cli.logs import _LineFormatter
 
 Cli = Callable[..., Any]
 Process = Callable[..., "subprocess.Popen[str]"]
@@ -176,3 +178,11 @@ def test_debug_shows_the_traceback_of_a_module_that_fails(
     (shop / "failing.py").write_text("1 / 0\n")
     monkeypatch.setenv("HOLDFAST_DEBUG", "1")
     assert "Traceback" in cli("worker", "failing:app").err
+
+
+def test_each_line_of_a_traceback_says_which_process_it_is_of() -> None:
+    record = logging.LogRecord("holdfast.run", logging.ERROR, "", 0, "run a failed: Traceback\n  File x\nE", None, None)
+    lines = _LineFormatter("[2] ").format(record).splitlines()
+    assert [line[:6] for line in lines] == [lines[0][:6], "[2]   ", "[2] E"]
+    assert lines[0].startswith("[2] ")
+    assert _LineFormatter("").format(record).splitlines()[1:] == ["  File x", "E"]

@@ -1,4 +1,4 @@
-"""Logging of the command line: everything to stderr, in one line a record."""
+"""Logging of the command line: everything to stderr, in one line a record, but for tracebacks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class _TerminalHandler(logging.Handler):
         try:
             at = datetime.fromtimestamp(record.created).astimezone()
             style = _STYLES.get(record.levelname, "default")
-            line = Text.assemble((f"{at:%H:%M:%S}  {self._prefix}", "dim"), (self.format(record), style))
+            text = self.format(record).replace("\n", f"\n{self._prefix}")
+            line = Text.assemble((f"{at:%H:%M:%S}  {self._prefix}", "dim"), (text, style))
             self._console.print(line, soft_wrap=True)
         except Exception:  # as every handler: logging must not fail the work
             self.handleError(record)
@@ -61,4 +62,6 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return f"{self._prefix}{at} {record.levelname} {record.name} {super().format(record)}"
+        text = f"{at} {record.levelname} {record.name} {super().format(record)}"
+        # Tracebacks of several processes may come at once: each of their lines says whose it is.
+        return self._prefix + text.replace("\n", f"\n{self._prefix}")
