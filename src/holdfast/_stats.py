@@ -130,5 +130,8 @@ def _window(window: object) -> timedelta:
     if isinstance(window, int | float) and not isinstance(window, bool) and 0 < window <= WINDOW_MAX.total_seconds():
         window = timedelta(seconds=window)
     if not isinstance(window, timedelta) or not timedelta(0) < window <= WINDOW_MAX:
-        raise UsageError(f"window={shown(window)} must be seconds, more than 0, or such a timedelta")
+        raise UsageError(
+            f"window={shown(window)} must be seconds, more than 0, or such a timedelta",
+            hint=f"at most {WINDOW_MAX.days:,} days",
+        )
     return window

@@ -112,7 +112,7 @@ def test_a_run_of_an_unknown_workflow_waits_visibly_and_starts_with_a_worker_tha
     assert "no worker knows this workflow" in place.cli("ls")
     assert "no worker knows this workflow" in place.cli("show", "n")
     assert "newer: 1 ready, no worker knows this workflow" in place.cli("stats")
-    assert "1 of newer are ready, and no live worker knows it" in place.cli("doctor")
+    assert "1 run of newer ready, and no live worker knows it" in place.cli("doctor")
     began = time.monotonic()
     newer, _ = place.worker(NEWER="1")
     ready = time.monotonic()

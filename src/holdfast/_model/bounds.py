@@ -51,7 +51,8 @@ def check_kind(options: object, name: str, kind: type) -> None:
         UsageError: names class, field and value.
     """
     if not isinstance(getattr(options, name), kind):
-        raise _misfit(options, name, f"a {kind.__name__}")
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise _misfit(options, name, f"{article} {kind.__name__}")
 
 
 def check_text(place: str, text: str, *, chars_max: int) -> None:

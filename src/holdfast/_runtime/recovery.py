@@ -176,5 +176,5 @@ class Recovery:
 def _poisoned(after: int) -> RunPoisoned:
     return RunPoisoned(
         f"its worker died with it {after} times in a row, and nothing was recorded in between",
-        hint=f"see which step was under way; `holdfast resume ID` gives it another {after} tries",
+        hint=f"look behind its last entry for what it was at; `holdfast resume ID` gives it another {after} tries",
     )

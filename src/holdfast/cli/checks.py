@@ -310,7 +310,8 @@ def strangers(connection: sqlite3.Connection) -> Iterator[Finding]:
         return
     for workflow, count in rows:
         advice = "start a worker with it: holdfast worker MOD:APP"
-        yield Finding(Level.WARN, "ready", f"{count:,} of {workflow} are ready, and no live worker knows it", advice)
+        runs = "1 run" if count == 1 else f"{count:,} runs"
+        yield Finding(Level.WARN, "ready", f"{runs} of {workflow} ready, and no live worker knows it", advice)
 
 
 # Leaves.
