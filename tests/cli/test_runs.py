@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,13 @@ def test_wait_times_out(worked_off: Cli) -> None:
     answer = worked_off("wait", "ready-1", "--timeout", "1ms", "-o", "json")
     assert (answer.code, answer.error["code"]) == (5, "wait-timeout")
     assert "ready" in answer.error["message"]
+
+
+def test_a_ready_run_that_took_workers_down_says_what_it_waits_for(worked_off: Cli, shop: Path) -> None:
+    with closing(sqlite3.connect(shop / "orders.db")) as connection, connection:
+        connection.execute("update holdfast_runs set crashes = 3 where id = 'ready-1'")
+    assert "tried alone" in worked_off("ls", "id:ready-1").out
+    assert "no worker is alive" in worked_off("show", "ready-1").out
 
 
 def test_wait_without_patience_answers_for_a_run_that_has_ended(worked_off: Cli) -> None:

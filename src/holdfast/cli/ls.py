@@ -16,7 +16,7 @@ from holdfast.cli.filters import Filters, QueryCommand, query_options
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import UNKNOWN, waits_because
+from holdfast.cli.strangers import SUSPECT, UNKNOWN, is_suspect, waits_because
 from holdfast.cli.watching import watch
 from holdfast.cli.words import age, note_of, now, state_text
 
@@ -64,6 +64,8 @@ class Listed(NamedTuple):
         """What matters most about a run besides its state."""
         if run.state is RunState.READY and self.waiting.get(run.workflow) == UNKNOWN:
             return Text(UNKNOWN, style="yellow")
+        if is_suspect(run):
+            return Text(SUSPECT, style="yellow")
         return note_of(run)
 
 

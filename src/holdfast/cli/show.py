@@ -10,7 +10,7 @@ from holdfast._model.lifecycle import ENDED
 from holdfast.cli.answers import entry_value, run_value, write_json
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import waits_because
+from holdfast.cli.strangers import SUSPECT, is_suspect, waits_because
 from holdfast.cli.timeline import Viewed, draw
 from holdfast.cli.watching import watch
 from holdfast.cli.words import now
@@ -40,6 +40,7 @@ def show(settings: Settings, run_id: str, watched: bool, tracebacks: bool) -> No
         async def look() -> Viewed:
             described = await run.describe()
             waits = (await waits_because(client, [described])).get(described.workflow, "")
+            waits = waits or (SUSPECT if is_suspect(described) else "")
             return Viewed(described, tuple(await run.history()), waits)
 
         if watched:

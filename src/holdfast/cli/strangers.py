@@ -1,4 +1,4 @@
-"""Runs that wait for a worker that knows their workflow: what the commands say of them."""
+"""Ready runs that are not taken at once, and why: what the commands say of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from holdfast import Client, RunInfo, RunState, WorkerInfo
+from holdfast._model.lifecycle import SUSPECT_AFTER
 from holdfast.cli.words import now
 
 UNKNOWN = "no worker knows this workflow"
 NOBODY = "no worker is alive"
+SUSPECT = "to be tried alone, since its workers died with it"
 
 
 async def waits_because(client: Client, runs: Iterable[RunInfo]) -> dict[str, str]:
@@ -32,3 +34,8 @@ def reason_of(workflow: str, known: set[str] | None) -> str:
     if known is None:
         return NOBODY
     return "" if workflow in known else UNKNOWN
+
+
+def is_suspect(run: RunInfo) -> bool:
+    """Whether workers take this run one at a time, beside their other work."""
+    return run.state is RunState.READY and run.crashes >= SUSPECT_AFTER
