@@ -34,6 +34,16 @@ class LifeLock:
         self._descriptor: int | None = _locked(self._path)
         _held().add(self)
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it still is."""
+        return self._descriptor is not None
+
     def release(self) -> None:
         """Remove the file and let the lock go. May be called twice."""
         if self._descriptor is None:
@@ -93,6 +103,11 @@ def _locked(path: Path) -> int:
         if os.fstat(descriptor).st_nlink:
             return descriptor
         os.close(descriptor)
+
+
+def held_locks() -> list[LifeLock]:
+    """The locks that this process holds."""
+    return [lock for lock in list(_held()) if lock.is_held]
 
 
 def _open(path: Path, flags: int = 0) -> int:

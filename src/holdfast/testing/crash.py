@@ -38,7 +38,6 @@ from holdfast._runtime.executor import Executor
 from holdfast._runtime.memory import Memory
 from holdfast._runtime.options import ExecutorOptions, WorkerOptions
 from holdfast._runtime.parking import Parking
-from holdfast._runtime.threads import Job
 from holdfast._store.journal import Journal, JournalOptions
 from holdfast._store.port import Store
 from holdfast._store.sqlite import SqliteStore
@@ -47,7 +46,7 @@ from holdfast._world import SystemWorld, World
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.testing.dying import DyingStore, Moment
 from holdfast.testing.ledger import Ledger
-from holdfast.testing.virtual import VirtualLoop, VirtualWorld
+from holdfast.testing.virtual import VirtualLoop, VirtualWorld, hold_clock
 
 RUN_ID: Final = "run"
 LIVES_MAX: Final = 1_000
@@ -385,19 +384,14 @@ class _Life:
         if self._manner.park_after == 0.0:
             self._loop.on_idle = _parking(executor, engine.world)
         bodies: Bodies = executor.bodies
-        begin, submit, loop = bodies._begin, bodies.threads.submit, self._loop
+        begin = bodies._begin
 
         def begun(body: Body, now: int) -> None:
             begin(body, now)
             self._ledger.begun(body.call, early=_undurable(engine.journal))
 
-        def submitted(job: Job) -> None:
-            loop.threads += 1
-            job.call = _counted(job.call, loop)
-            submit(job)
-
         bodies._begin = begun  # type: ignore[method-assign]
-        bodies.threads.submit = submitted  # type: ignore[method-assign]
+        hold_clock(bodies.threads, self._loop)
 
 
 class _ProvedApp(Holdfast):
@@ -452,20 +446,6 @@ def _undurable(journal: Journal) -> bool:
     """Whether an outcome is still on its way to the file."""
     batches = [journal._intake, *journal._under_way]
     return any(isinstance(record, EntryRecorded) for batch in batches for record in batch.records)
-
-
-def _counted(call: Callable[[], object], loop: VirtualLoop) -> Callable[[], object]:
-    def ended() -> None:
-        loop.threads -= 1
-
-    def counted() -> object:
-        try:
-            return call()
-        finally:
-            with suppress(RuntimeError):  # the life is over
-                loop.call_soon_threadsafe(ended)
-
-    return counted
 
 
 class _Collector(logging.Handler):

@@ -14,12 +14,17 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
+
+from holdfast._runtime.threads import Job, StepThreads
 
 EPOCH_US: Final = 1_893_456_000_000_000
 """Virtual time begins on 2030-01-01."""
 GRACE_SECONDS: Final = 0.02
 """Real time that threads and sockets get before the clock jumps."""
+RESOLUTION_SECONDS: Final = 1e-7
+"""What is so close is now: less than a microsecond, more than the error of a float after years of virtual time."""
 STUCK_SECONDS: Final = 60.0
 """Real time after which a call into the store's threads counts as lost."""
 POLL_STRETCH: Final = 1_000_000
@@ -34,7 +39,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         outside: calls under way in threads that are sure to answer; while there are any, the clock stands still.
-        threads: step bodies under way in threads; they get `GRACE_SECONDS`.
+        threads: step bodies under way in threads; they get `thread_grace`.
+        thread_grace: real seconds.
         on_idle: called before the clock jumps; true when it found something to do, so that the jump waits.
     """
 
@@ -42,8 +48,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.seconds = start
         self.outside = 0
         self.threads = 0
+        self.thread_grace = GRACE_SECONDS
         self.on_idle: Callable[[], bool] = _nothing_to_do
         super().__init__(_JumpingSelector(self))
+        self._clock_resolution = RESOLUTION_SECONDS
 
     def time(self) -> float:
         """Virtual seconds."""
@@ -91,7 +99,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         loop = self._loop
         ready = super().select(0)
-        if ready or (timeout is not None and timeout <= 0):
+        if ready or (timeout is not None and timeout < RESOLUTION_SECONDS):
             return ready
         if loop.outside:
             ready = super().select(STUCK_SECONDS)
@@ -99,14 +107,14 @@ class _JumpingSelector(selectors.DefaultSelector):
                 raise RuntimeError(f"{loop.outside} calls of the store were not answered within {STUCK_SECONDS:g} s")
             return ready
         if loop.threads or len(self.get_map()) > 1:  # one is the loop's own wake-up pipe
-            ready = super().select(GRACE_SECONDS)
+            ready = super().select(loop.thread_grace if loop.threads else GRACE_SECONDS)
             if ready:
                 return ready
         if loop.on_idle():
             return []
         if timeout is None:
             return super().select(None)
-        loop.seconds += timeout + 1e-6  # a little more, so that rounding never makes a timer not quite due
+        loop.seconds += timeout
         return []
 
 
@@ -127,7 +135,7 @@ class VirtualWorld:
 
     def now_us(self) -> int:
         """Virtual microseconds UTC."""
-        return EPOCH_US + int(self._loop.seconds * 1_000_000)
+        return EPOCH_US + round(self._loop.seconds * 1_000_000)
 
     def new_id(self) -> str:
         """26 characters; later ones sort later."""
@@ -147,6 +155,32 @@ class VirtualWorld:
         when = self._loop.seconds + delay_us / 1_000_000
         cancel: Callable[[], None] = asyncio.SelectorEventLoop.call_at(self._loop, when, callback).cancel
         return cancel
+
+
+def hold_clock(threads: StepThreads, loop: VirtualLoop) -> None:
+    """Let the bodies of `def` steps keep the clock still for their grace time."""
+    submit = threads.submit
+
+    def submitted(job: Job) -> None:
+        loop.threads += 1
+        job.call = _counted(job.call, loop)
+        submit(job)
+
+    threads.submit = submitted  # type: ignore[method-assign]
+
+
+def _counted(call: Callable[[], object], loop: VirtualLoop) -> Callable[[], object]:
+    def ended() -> None:
+        loop.threads -= 1
+
+    def counted() -> object:
+        try:
+            return call()
+        finally:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(ended)
+
+    return counted
 
 
 def _nothing_to_do() -> bool:
