@@ -17,9 +17,10 @@ import pytest
 from tests.cli.test_worker import ready
 
 from holdfast import WorkerOptions
+from holdfast._model.stored import StoredRun
 from holdfast._runtime.replay import Standing, Verdict
 from holdfast._store.readonly import ReadOnlyDatabase
-from holdfast.cli.check.stored import StoredRun, numbers, pages
+from holdfast.cli.check.stored import numbers, pages
 from holdfast.cli.check.tally import GROUPS_MAX, Tally
 from holdfast.cli.loading import load_app
 

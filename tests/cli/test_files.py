@@ -18,11 +18,11 @@ from tests.runtime.kit import until_state
 from holdfast import RunState
 from holdfast._model.exported import header, lines_of, read
 from holdfast._model.records import ExportedRun, Imported, RunsImported, Scalar
+from holdfast._store.exporting import exported
 from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import parse
 from holdfast._world import SystemWorld
-from holdfast.cli.files import exported
 from holdfast.errors import UsageError
 
 Cli = Callable[..., Any]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,10 +12,11 @@ import click
 from rich.text import Text
 
 from holdfast import Client, RunState
-from holdfast._model.exported import OF_A_DATABASE, header, lines_of, read
+from holdfast._model.exported import header, lines_of, read
 from holdfast._model.records import ExportedRun, Imported, RunsImported
 from holdfast._options import check_id
-from holdfast._store.readonly import ReadOnlyDatabase, row_dict
+from holdfast._store.exporting import exported, schema_of
+from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast.cli.answers import write_list
 from holdfast.cli.filters import Filters, filter_options
 from holdfast.cli.opening import existing, location, with_client
@@ -43,7 +44,7 @@ def export_runs(settings: Settings, run_ids: tuple[str, ...], filters: Filters) 
         missing = next((run_id for run_id, key in keys.items() if key is None), None)
         if missing is not None and not filters.any:  # all must be there before the first line is written
             raise RunNotFound(missing)
-        print(header(_schema(database)))
+        print(header(schema_of(database)))
         for key in keys.values():
             run = None if key is None else exported(database, key)
             for line in lines_of(run) if run is not None else ():
@@ -117,35 +118,6 @@ def _keys(database: ReadOnlyDatabase, run_ids: Sequence[str]) -> dict[str, int |
         return None if row is None else int(row["number"])
 
     return {run_id: key(run_id) for run_id in run_ids}
-
-
-def exported(database: ReadOnlyDatabase, key: int) -> ExportedRun | None:
-    """A run from one transaction; none if it was deleted meanwhile."""
-
-    def query(connection: Any) -> ExportedRun | None:
-        run = connection.execute(database.statement("whole_run"), (key,)).fetchone()
-        if run is None:
-            return None
-        entries = connection.execute(database.statement("whole_history"), (key,))
-        attributes = connection.execute(database.statement("whole_attributes"), (key,))
-        return ExportedRun(
-            tuple((name, value) for name, value in row_dict(run).items() if name not in OF_A_DATABASE),
-            tuple((row["key"], row["value"]) for row in attributes),
-            tuple(tuple(_without_run(row_dict(row))) for row in entries),
-        )
-
-    return database.read(query)
-
-
-def _without_run(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((name, value) for name, value in entry.items() if name != "run")
-
-
-def _schema(database: ReadOnlyDatabase) -> int:
-    schema: int = database.read(
-        lambda connection: connection.execute("select max(number) from holdfast_migrations").fetchone()[0]
-    )
-    return schema
 
 
 def _check(answer: Imported, file: str) -> None:

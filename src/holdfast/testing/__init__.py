@@ -23,6 +23,7 @@ from holdfast.testing.clock import Clock, play
 from holdfast.testing.crash import CrashOptions, CrashReport, Outcome, crash_everywhere, crash_everywhere_async
 from holdfast.testing.fakes import Fake, fake
 from holdfast.testing.idle import run_until_idle, run_until_idle_sync
+from holdfast.testing.replays import assert_replays, export_run
 
 __all__ = [
     "Clock",
@@ -30,8 +31,10 @@ __all__ = [
     "CrashReport",
     "Fake",
     "Outcome",
+    "assert_replays",
     "crash_everywhere",
     "crash_everywhere_async",
+    "export_run",
     "fake",
     "play",
     "run_until_idle",

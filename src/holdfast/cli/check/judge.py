@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from holdfast import Holdfast, Workflow
+from holdfast._model.stored import StoredRun
 from holdfast._runtime.replay import Standing, Verdict, against_outcome, replay
 from holdfast.cli.check.limit import Limit, TooLong
-from holdfast.cli.check.stored import StoredRun
 
 
 class Judge:

@@ -7,13 +7,12 @@ from typing import Final
 import click
 from rich.text import Text
 
-from holdfast._model.records import ExportedRun
+from holdfast._model.stored import StoredRun, of_export
 from holdfast._runtime.replay import Standing
 from holdfast.cli.answers import write_list
 from holdfast.cli.check.drawing import details, headline
 from holdfast.cli.check.judge import Judge
 from holdfast.cli.check.limit import Limit
-from holdfast.cli.check.stored import StoredRun, stored_run
 from holdfast.cli.check.values import standing_value
 from holdfast.cli.files import read_file
 from holdfast.cli.loading import load_app
@@ -45,18 +44,13 @@ def replay(settings: Settings, file: str, target: str, seconds: float) -> int:
     app = load_app(target)
     with Limit(seconds) as limit:
         judge = Judge(app, limit, seconds=seconds)
-        judged = [(run, judge.judge(run)) for run in map(_stored, runs)]
+        judged = [(run, judge.judge(run)) for run in map(of_export, runs)]
     if settings.is_json:
         write_list(settings, [_value(run, standing) for run, standing in judged])
     else:
         for run, standing in judged:
             settings.out.print(_drawn(run, standing, settings.out.width), soft_wrap=True)
     return 1 if any(_differs(standing) for _, standing in judged) else 0
-
-
-def _stored(run: ExportedRun) -> StoredRun:
-    columns = {"number": 0, **dict(run.columns)}
-    return stored_run(columns, [{"run": 0, **dict(entry)} for entry in run.entries])
 
 
 def _differs(standing: Standing) -> bool:

@@ -9,27 +9,16 @@ from __future__ import annotations
 
 import sqlite3
 from array import array
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from holdfast._model.lifecycle import ENDED
-from holdfast._model.records import EntryRecorded, RunRow
+from holdfast._model.stored import StoredRun, stored_run
 from holdfast._store.readonly import ReadOnlyDatabase, row_dict
 
 PAGE_RUNS: Final = 500
 PAGE_ENTRIES: Final = 20_000
 """A page ends with the run that passes this many entries, so that memory is bounded by the longest history."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """A run to be replayed."""
-
-    row: RunRow
-    state: str
-    output: str | None
-    history: tuple[EntryRecorded, ...]
 
 
 def numbers(database: ReadOnlyDatabase) -> array[int]:
@@ -46,18 +35,6 @@ def pages(database: ReadOnlyDatabase, wanted: array[int], *, workflow: str | Non
         page = database.read(lambda connection, chunk=chunk: _page(database, connection, chunk, workflow))  # type: ignore[misc]
         place += len(page)
         yield page
-
-
-def stored_run(run: Mapping[str, Any], history: list[Mapping[str, Any]]) -> StoredRun:
-    """A run out of rows by the names of their columns. Columns that an older schema lacks are none."""
-    fields = {name: run.get(name) for name in RunRow._fields}
-    fields["started_at"] = run["started_at"] if run["started_at"] is not None else run["created_at"]
-    fields["has_history"] = bool(history)
-    entries = tuple(
-        EntryRecorded(**{name: entry.get(name) for name in EntryRecorded._fields})  # type: ignore[arg-type]
-        for entry in history
-    )
-    return StoredRun(RunRow(**fields), run["state"], run["output"], entries)  # type: ignore[arg-type]
 
 
 def _page(

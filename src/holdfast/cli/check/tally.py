@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from holdfast._model.runinfo import ErrorInfo
+from holdfast._model.stored import StoredRun
 from holdfast._runtime.replay import Standing, Verdict
-from holdfast.cli.check.stored import StoredRun
 from holdfast.cli.words import raised_at
 
 GROUPS_MAX: Final = 20
