@@ -10,6 +10,7 @@ watched. What a wider fixture opens, one of a module or session, lives on by int
 from __future__ import annotations
 
 import asyncio
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -30,8 +31,11 @@ from holdfast.testing.apps import ClockStore
 JOIN_SECONDS: Final = 1.0
 """Real time that threads which are about to end are given; only waited for where one is left."""
 CLOSE_SECONDS: Final = 10.0
-_OURS: Final = str(Path(holdfast.__file__).parent)
-_PASSED_OVER: Final = ("asyncio", "contextlib.py", "pluggy", "_pytest", "threading.py", "runners.py")
+_LIBRARIES: Final = (
+    str(Path(holdfast.__file__).parent),
+    str(Path(asyncio.__file__).parent.parent),
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -86,9 +90,11 @@ class Leaks:
             self._locks |= set(held_locks()) - locks
 
     def found(self) -> list[str]:
-        """One line for each app, client, task, thread and lock that is left."""
+        """One line for each app and client that is left open; else for each task, thread and lock that is left."""
         lines = [str(opening) for opening in self.openings if opening.is_open]
-        lines += [f"task {name} is left" for name in self._tasks()]
+        if lines:  # what they hold goes with them
+            return lines
+        lines += [f"task {name} is left" for name in self._left_tasks()]
         lines += [f"thread {thread.name} is left" for thread in self._left_threads()]
         lines += [f"the lock file {lock.path} is held" for lock in held_locks() if lock not in self._locks]
         return lines
@@ -126,16 +132,15 @@ class Leaks:
         SyncClient.__enter__ = opening  # type: ignore[method-assign]
         self._restore.append(lambda: setattr(SyncClient, "__enter__", opened))
 
-    def _tasks(self) -> list[str]:
+    def _left_tasks(self) -> list[str]:
         loops = {opening.loop for opening in self.openings if opening.loop is not None}
         tasks = [task for loop in loops if not loop.is_closed() for task in asyncio.all_tasks(loop)]
         return sorted(task.get_name() for task in tasks if task.get_name().startswith("holdfast-"))
 
     def _left_threads(self) -> list[threading.Thread]:
         left = [thread for thread in _threads() if thread not in self._threads]
-        owned = any(opening.is_open for opening in self.openings)
         for thread in left:
-            thread.join(0 if owned else JOIN_SECONDS)
+            thread.join(JOIN_SECONDS)
         return [thread for thread in left if thread.is_alive()]
 
 
@@ -207,9 +212,8 @@ def _named(thing: Client | SyncClient) -> str:
 
 
 def _place() -> str:
-    """The user's line that opens: the innermost frame that is neither ours nor machinery."""
+    """The user's line that opens: the innermost frame that is neither ours nor a library's."""
     for frame in reversed(traceback.extract_stack()[:-1]):
-        if frame.filename.startswith(_OURS) or any(part in frame.filename for part in _PASSED_OVER):
-            continue
-        return f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
+        if not frame.filename.startswith(_LIBRARIES):
+            return f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
     return "an unknown place"
