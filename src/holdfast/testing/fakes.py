@@ -6,6 +6,7 @@ that production runs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,8 +51,8 @@ def fake(
 
     Args:
         step: a function decorated with `@step`.
-        body: called instead, with the step's arguments; `async def` for an `async def` step.
-        returns: what every attempt returns.
+        body: called instead, with the step's arguments; for an `async def` step it may be `async def`.
+        returns: what every attempt returns; it must fit the step's annotation.
         raises: what every attempt raises.
 
     Raises:
@@ -63,6 +64,8 @@ def fake(
         raise UsageError("fake takes one of a body, returns= and raises=")
     if body is not None and not callable(body):
         raise UsageError(f"fake(..., {shown(body)}) takes a function as body", hint="or returns=..., raises=...")
+    if not step.is_async and inspect.iscoroutinefunction(body):
+        raise UsageError(f"{step!r} is a def step, and the fake body is async def", hint="write a def body")
     step.result  # noqa: B018  its codec comes from the real body's annotations
     record = Fake(step)
 
