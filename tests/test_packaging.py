@@ -66,11 +66,19 @@ def test_wheel_holds_migrations_and_order_file(wheel: zipfile.ZipFile) -> None:
     assert [name for name in names if name.endswith(".csv")]
 
 
-def test_wheel_installs_one_command_and_nothing_beside_the_package(wheel: zipfile.ZipFile) -> None:
+def test_wheel_installs_one_command_and_one_pytest_plugin_beside_the_package(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
-    assert "holdfast = holdfast.cli:main" in wheel.read(entry_points).decode()
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"holdfast"}
+    told = wheel.read(entry_points).decode()
+    assert "[console_scripts]\nholdfast = holdfast.cli:main" in told
+    assert "[pytest11]\nholdfast = pytest_holdfast" in told
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"holdfast", "pytest_holdfast.py"}
+
+
+def test_pytest_is_needed_by_its_plugin_alone() -> None:
+    code = "import sys, holdfast.testing; print(*sys.modules)"
+    child = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert {"pytest", "_pytest", "pytest_holdfast"} & set(child.stdout.split()) == set()
 
 
 def test_import_brings_neither_terminal_libraries_nor_extras() -> None:

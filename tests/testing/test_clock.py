@@ -1,4 +1,4 @@
-"""Virtual time for users: nothing happens before its hour, everything that is due has happened, and it takes no time."""
+"""Virtual time for users: nothing happens before its hour, what is due has happened, and it takes no time."""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ def test_order_that_depends_on_the_hash_seed_is_found_in_another_process(holdfas
     run = holdfast_sync(greets_in_any_order).start(greets_in_any_order)
     run.result()
     assert_replays(run, greets_in_any_order, hash_seeds=())
-    with pytest.raises(AssertionError, match=r"under PYTHONHASHSEED=\d, though not in this process, .*at entry \d") as caught:
+    with pytest.raises(
+        AssertionError, match=r"under PYTHONHASHSEED=\d, though not in this process, .*at entry \d"
+    ) as caught:
         assert_replays(run, greets_in_any_order)
     assert "sort it" in str(caught.value)
 
