@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,24 +79,27 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         names.insert(0, "holdfast_leaks")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, None, None]:
     """What a fixture of a module or session opens is no leak of the test that is the first to use it."""
     leaks = request.config.stash.get(_WATCHING, None)
-    if leaks is None or fixturedef.scope == "function":
-        return (yield)
-    with leaks.wider():
-        return (yield)
+    with nullcontext() if leaks is None or fixturedef.scope == "function" else leaks.wider():
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run `async def` tests that use the clock."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj) or "holdfast_clock" not in pyfuncitem.fixturenames:
+    if "holdfast_clock" not in pyfuncitem.fixturenames:
+        return None
+    function = pyfuncitem.obj
+    if type(pyfuncitem).__module__.startswith("pytest_asyncio"):
+        function = inspect.unwrap(function)  # in its auto mode it takes every async test, and wraps it
+    if not inspect.iscoroutinefunction(function):
         return None
     player = pyfuncitem.stash[_PLAYER]
     wanted = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    player.play(lambda: pyfuncitem.obj(**wanted))
+    player.play(lambda: function(**wanted))
     return True
 
 
@@ -138,7 +141,7 @@ def holdfast_sync(tmp_path: Path) -> Iterator[MakeSync]:
 
 @pytest.fixture
 def holdfast_clock(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Clock]:
-    """A clock in virtual time. An `async def` test that has it runs in virtual time and needs no other plugin."""
+    """A clock in virtual time. An `async def` test that has it runs in virtual time, without other plugins."""
     from holdfast.testing.clock import Player, is_loop_running
 
     if is_loop_running():

@@ -22,7 +22,7 @@ from holdfast import Holdfast, sleep, step, workflow
 app = Holdfast("sqlite:///shop.db")
 
 @step
-async def greet(name: str) -> str:
+def greet(name: str) -> str:
     return f"hello {name}"
 
 @app.workflow
@@ -120,7 +120,7 @@ def test_not_watched():
     LEFT.append(shop.app.sync().__enter__())
 
 def test_thread():
-    threading.Thread(target=GATE.wait, name="holdfast-step", daemon=True).start()
+    threading.Thread(target=GATE.wait, name="holdfast-reader", daemon=True).start()
 
 def test_nothing_is_left_in_the_end():
     GATE.set()
@@ -159,7 +159,7 @@ def test_every_leak_is_an_error_that_names_app_and_place_and_is_cleaned_up(shop:
         (told,) = [line for line in result.outlines if f"opened here: {number + 1}" in line and "left open" in line]
         assert name in told
         assert f"{file}:{place}, in " in told
-    result.stdout.fnmatch_lines(["*thread holdfast-step is left*"])
+    result.stdout.fnmatch_lines(["*thread holdfast-reader is left*"])
     assert ours() == []
 
 
@@ -208,6 +208,42 @@ def test_the_clock_in_the_loop_of_another_plugin_says_what_to_do(shop: pytest.Py
     result = shop.runpytest()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*no other async plugin*"])
+
+
+AUTO_MODE = """
+import asyncio, functools, pytest
+
+class AutoItem(pytest.Function):
+    def runtest(self):
+        original = self.obj
+
+        @functools.wraps(original)
+        def synchronized(**arguments):
+            asyncio.run(original(**arguments))
+
+        self.obj = synchronized
+        super().runtest()
+"""
+
+
+def test_the_automatic_mode_of_pytest_asyncio_leaves_tests_with_the_clock_to_us(shop: pytest.Pytester) -> None:
+    """It makes every async test an item of its own, which runs a blocking wrapper of the test."""
+    shop.makepyfile(pytest_asyncio_stand_in=AUTO_MODE)
+    shop.makeconftest(
+        "import pytest_asyncio_stand_in\n"
+        "def pytest_itemcollected(item):\n"
+        "    item.__class__ = pytest_asyncio_stand_in.AutoItem\n"
+    )
+    shop.makepyfile(
+        "import asyncio, shop\n"
+        "async def test_virtual(holdfast_clock):\n"
+        "    async with holdfast_clock.app(shop.app) as app:\n"
+        "        await app.run(shop.waits_a_month)\n"
+        "async def test_real(holdfast_app):\n"
+        "    async with holdfast_app(shop.app) as app:\n"
+        "        await app.run(shop.greeting, 'anna')\n"
+    )
+    shop.runpytest().assert_outcomes(passed=2)
 
 
 def test_a_project_that_does_not_use_it_does_not_import_holdfast(tmp_path: Path) -> None:
