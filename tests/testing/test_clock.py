@@ -146,10 +146,14 @@ def test_a_client_on_the_same_clock_sees_what_the_app_does_without_time_passing(
 def test_two_workers_on_one_file_leave_each_other_alone_for_a_year(tmp_path: Path) -> None:
     async def main(clock: Clock) -> list[Any]:
         path = tmp_path / "shop.db"
-        async with clock.app(two_reminders, path=path) as first, clock.app(two_reminders, path=path) as second:
-            runs = [await first.start(two_reminders), await second.start(two_reminders)]
-            await clock.advance(365 * DAY)
-            return [await run.result() for run in runs]
+        async with clock.app(two_reminders, path=path) as first:
+            await clock.advance(5 * DAY)  # so that they renew their leases at different instants
+            async with clock.app(two_reminders, path=path) as second:
+                runs = [await first.start(two_reminders), await second.start(two_reminders)]
+                workers = {row.id for row in (await first.stats()).workers}
+                await clock.advance(365 * DAY)
+                assert {row.id for row in (await first.stats()).workers if row.state == "live"} == workers
+                return [await run.result() for run in runs]
 
     assert play(main) == ["done", "done"]
 
