@@ -139,11 +139,6 @@ class ClockStore:
 
         self.inner.submit(batch, worker=worker, done=answered)
 
-    async def dead_workers(self, *, now: int) -> list[str]:
-        """Workers whose process is gone. A lease is renewed in real time, and says nothing in virtual time."""
-        dead: list[str] = await self.__getattr__("dead_workers")(now=0)
-        return dead
-
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)
         if not inspect.iscoroutinefunction(method):
