@@ -85,14 +85,15 @@ class SqliteStore:
     Args:
         uri: the database and its options.
         world: for the instants of migrations.
-        create: whether a missing file is created.
+        thread: what makes the threads that own the connections; a simulator has its own, see `tests/sim`.
     """
 
     pipeline = 2
 
-    def __init__(self, uri: SqliteUri, *, world: World) -> None:
+    def __init__(self, uri: SqliteUri, *, world: World, thread: Callable[..., StoreThread] = StoreThread) -> None:
         self.uri = uri
         self._world = world
+        self._new_thread = thread
         self._sql = load("sqlite.sql")
         self._file: SqliteFile | None = None
         self._writer: StoreThread | None = None
@@ -126,13 +127,13 @@ class SqliteStore:
 
     async def _open(self) -> None:
         file = self._file = SqliteFile(self.uri)
-        writer = self._writer = StoreThread("holdfast-writer", on_quiet=self._look)
+        writer = self._writer = self._new_thread("holdfast-writer", on_quiet=self._look)
         try:
             await writer.call(self._open_writer, file)
         except BaseException:
             await self.close()
             raise
-        self._reader = writer if file.memory else StoreThread("holdfast-reader")
+        self._reader = writer if file.memory else self._new_thread("holdfast-reader")
 
     def _open_writer(self, file: SqliteFile) -> None:
         with file.no_fork():
