@@ -276,6 +276,12 @@ class Ledger:
         """Runs that have not ended."""
         return [row for row in self._read_rows().values() if not row.ended]
 
+    @property
+    def live_workers(self) -> int:
+        """Workers that nobody has buried and that have not left."""
+        sql = "select count(*) from holdfast_workers where state = 'live'"
+        return int(self._connection.execute(sql).fetchone()[0])
+
     def audit(self) -> None:
         """After the faults are off, everything has ended and every process has left."""
         rows = self._read_rows()

@@ -334,9 +334,9 @@ class Simulation:
             life.thaw()
         until = self.loop.seconds + END_SECONDS
         chance = random.Random(f"{self.seed} end")
-        while self.ledger.unfinished:
+        while self.ledger.unfinished or not self._is_calm():
             if self.loop.seconds > until:
-                stuck = "; ".join(map(str, self.ledger.unfinished))
+                stuck = "; ".join(map(str, self.ledger.unfinished)) or "workers that are dead are not buried"
                 self.ledger.check(False, f"stuck for {END_SECONDS} s without any fault: {stuck}")
                 return
             await asyncio.sleep(1.0)
@@ -345,6 +345,11 @@ class Simulation:
                     await self._attempt(chance, self._resume, row.id)
         for run_id in sorted(self._acknowledged):
             await self._attempt(chance, self._result, run_id, 30.0)
+
+    def _is_calm(self) -> bool:
+        """Whether the workers of the file are those that are up."""
+        up = sum(life.up and life.works for life in self.lives)
+        return up == self.setting.workers == self.ledger.live_workers
 
     # Processes.
 

@@ -9,6 +9,11 @@ asserts the worker's lease inside the transaction that it is about to write: a w
 transaction that declares it dead, so either that one comes first and this batch is refused, or this batch comes first
 and is history when the runs are taken over. There is no moment between.
 
+A commit of SQLite is never in doubt: an error means that it was rolled back, or is fatal (a failed sync). What fails
+between the commit and the answer, such as letting go of the turn, does not make the batch undone. So the writer notes a
+batch as landed in the instruction after its commit; from then on that batch has one answer, however often it is asked.
+The note is the batch itself and its outcomes, in memory, until the next one lands: it is of use only to this process.
+
 While the writer is idle it looks at `PRAGMA data_version` (3 to 4 us), which changes when another connection has
 committed: often while something is going on, here or elsewhere, seldom when nothing is. That is a hint that makes other
 processes' work visible within milliseconds; the runtime's slow poll is the truth.
@@ -105,6 +110,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._applier: Applier | None = None
         self._halted = False
+        self._landed: tuple[Sequence[Record], Sequence[Outcome] | None] = ((), None)
         self._closing = False
         self._no_fork: AbstractContextManager[object] | None = None
         self._data_version = 0
@@ -189,17 +195,20 @@ class SqliteStore:
         if self._halted:
             writer.answer(done, None, Halted("an earlier batch failed"))
             return
-        try:
-            outcomes = self._transact(batch, worker)
-        except BaseException as error:
-            self._halted = True
-            writer.answer(done, None, self._explain(error))
-        else:
-            writer.answer(done, outcomes, None)
-            self._begin_to_look()
-            self._look()
+        if self._landed[0] is not batch:
+            try:
+                self._transact(batch, worker)
+            except BaseException as error:
+                if self._landed[0] is not batch:
+                    self._halted = True
+                    writer.answer(done, None, self._explain(error))
+                    return
+                _log.exception("a batch is durable, but its turn did not end as it should")
+        writer.answer(done, self._landed[1], None)
+        self._begin_to_look()
+        self._look()
 
-    def _transact(self, batch: Sequence[Record], worker: str | None) -> Sequence[Outcome] | None:
+    def _transact(self, batch: Sequence[Record], worker: str | None) -> None:
         connection, applier, file = self._connection, self._applier, self._file
         if connection is None or applier is None or file is None:
             raise InternalError("the writer thread has no connection")
@@ -211,7 +220,8 @@ class SqliteStore:
                         f"worker {worker} was declared dead; its batch of {len(batch)} records was refused",
                         hint="the process was stopped for longer than its lease; its runs go on elsewhere",
                     )
-                return applier.apply(batch)
+                outcomes = applier.apply(batch)
+            self._landed = (batch, outcomes)
 
     def _check_identity(self, file: SqliteFile) -> None:
         now = self._world.now_us()

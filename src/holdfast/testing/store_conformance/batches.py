@@ -8,7 +8,9 @@ from typing import cast
 
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import (
+    RunContinued,
     RunParked,
+    RunsClaimed,
     Started,
 )
 from holdfast._store.port import Halted, RecordRefused
@@ -65,6 +67,26 @@ async def after_a_failure_batches_are_refused_until_proceed(bench: Bench) -> Non
     expect((await bench.row("a")).state, S.RUNNING, "the run")
     bench.store.proceed()
     await bench.submit(entry(number, 2, 2))
+
+
+async def a_batch_whose_answer_was_lost_is_not_applied_again(bench: Bench) -> None:
+    """Submitted once more, it is answered as it was the first time, and changes nothing.
+
+    Applied again, a claim would take other runs, and nobody would execute the first; an entry would come back into a
+    history that the end of a generation, or a retry, has emptied.
+    """
+    for place in range(3):
+        await bench.start(f"r{place}", S.READY)
+    claim = [RunsClaimed(WORKER, ("flow",), 2, 10)]
+    first = await bench.post(claim)
+    expect(await bench.post(claim), first, "the second answer")
+    expect((await bench.row("r2")).state, S.READY, "the run that was not claimed")
+    number = first[0][0].number  # type: ignore[index, union-attr]
+    batch = [entry(number, 1, 1), RunContinued(number, WORKER, "[]", 7), RunsClaimed(WORKER, ("flow",), 1, 11)]
+    expect(await bench.post(batch), await bench.post(batch), "the second answer")
+    row = await bench.row("r0")
+    expect((row.state, row.generation, await bench.entries(number)), (S.RUNNING, 1, []), "the run")
+    expect((await bench.row("r2")).state, S.READY, "the run that was not claimed")
 
 
 async def a_recorded_outcome_is_never_overwritten(bench: Bench) -> None:
@@ -148,6 +170,7 @@ CHECKS: tuple[Check, ...] = (
     a_batch_is_all_or_nothing,
     batches_are_applied_and_answered_in_order,
     after_a_failure_batches_are_refused_until_proceed,
+    a_batch_whose_answer_was_lost_is_not_applied_again,
     a_recorded_outcome_is_never_overwritten,
     the_same_batch_again_is_the_same_facts,
     many_records_in_one_batch,
