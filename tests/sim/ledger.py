@@ -32,6 +32,7 @@ from holdfast._model.records import (
     Requested,
     ResumeRequested,
     RetryRequested,
+    RunBlocked,
     RunsClaimed,
     RunStarted,
     Started,
@@ -158,6 +159,8 @@ class Ledger:
                         self._cancel_seen.add(claimed.number)
             case WorkerBuried():
                 self.counts["burials"] += 1
+            case RunBlocked():
+                self.check(False, f"{before.get(record.number)} was blocked: {record}")
             case _ if hasattr(record, "number"):
                 old = before.get(record.number)
                 self.check(

@@ -63,6 +63,7 @@ class Setting:
     runs_max: int
     park_after: float
     cached_max: int
+    poison_after: int | None
     rates: dict[str, float]
 
     @classmethod
@@ -79,6 +80,7 @@ class Setting:
             runs_max=chance.choice([1, 3, 100]),
             park_after=chance.choice([0.0, 0.4, 2.0]),
             cached_max=chance.choice([0, 1, 100]),
+            poison_after=chance.choice([None, 3, 5]),
             rates={fate: rate for fate, rate in rates.items() if chance.random() < 0.7},
         )
 
@@ -113,7 +115,7 @@ class Life:
             lease=LeaseOptions(seconds=setting.lease, sweep_seconds=0.7),
             retention=None,
             stop_timeout=1.0,
-            **simulation.more_options,
+            poison_after=setting.poison_after,
         )
         journal = JournalOptions(batch_max=setting.batch_max, backoff_max_ms=500)
         self._app = _SimApp(uri, world=self.world, edge=self.edge, worker=options, journal=journal)
@@ -255,8 +257,6 @@ class Simulation:
         new_store: makes the real store of each process.
     """
 
-    more_options: dict[str, Any] = {}
-
     def __init__(self, seed: int, path: Path, *, new_store: Callable[..., SqliteStore] | None = None) -> None:
         self.seed = seed
         self.path = path
@@ -341,7 +341,7 @@ class Simulation:
                 return
             await asyncio.sleep(1.0)
             for row in self.ledger.unfinished:
-                if row.state == "paused":
+                if row.state in ("paused", "blocked"):
                     await self._attempt(chance, self._resume, row.id)
         for run_id in sorted(self._acknowledged):
             await self._attempt(chance, self._result, run_id, 30.0)
@@ -544,8 +544,8 @@ def _seams(simulation: Simulation) -> Generator[None]:
     """Hear of bodies and of the log; leave out the watchdog's thread."""
     begin = Bodies._begin
 
-    def begun(bodies: Bodies, body: Body) -> None:
-        begin(bodies, body)
+    def begun(bodies: Bodies, body: Body, now: int) -> None:
+        begin(bodies, body, now)
         for life in simulation.lives:
             if life.world is bodies._world and not life.edge.dead:
                 simulation.ledger.begun(life.name, body.run.executor.worker, body.call)

@@ -110,7 +110,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._applier: Applier | None = None
         self._halted = False
-        self._landed: tuple[Sequence[Record], Sequence[Outcome] | None] = ((), None)
+        self._landed: tuple[Sequence[Record], Sequence[Outcome] | None] = ([], None)
         self._closing = False
         self._no_fork: AbstractContextManager[object] | None = None
         self._data_version = 0
