@@ -13,6 +13,7 @@ KILLS ?= 200
 STRESS ?= 180
 CUTS ?= 20000
 LOCKED ?= 31
+SIM ?= 5000
 PEERS ?= dbos huey
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
@@ -62,8 +63,9 @@ test-all: ## run the fast tests on each of Python 3.11, 3.12 and 3.13 found here
 	done; test "$$tested" -gt 0 || { echo "error: no Python 3.11, 3.12 or 3.13 found" >&2; exit 1; }
 
 .PHONY: crash
-crash: $(VENV)/.test ## kill workers (KILLS=200), stress one file (STRESS=180 s), cut the power (CUTS=20000); check what is left
+crash: $(VENV)/.test ## kill workers (KILLS=200), stress one file (STRESS=180 s), cut the power (CUTS=20000), simulate (SIM=5000 seeds)
 	@HOLDFAST_KILLS=$(KILLS) HOLDFAST_STRESS_SECONDS=$(STRESS) HOLDFAST_CUTS=$(CUTS) HOLDFAST_LOCKED_SECONDS=$(LOCKED) \
+		HOLDFAST_SIM=$(SIM) \
 		$(BIN)/python -m pytest -m crash $(ARGS)
 
 .PHONY: check

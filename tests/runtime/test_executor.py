@@ -203,6 +203,23 @@ def test_continue_as_new_begins_with_an_empty_history_and_one_result() -> None:
     play(main())
 
 
+def test_the_same_start_is_the_same_run_in_its_later_generations() -> None:
+    @workflow
+    async def flow(left: int) -> str:
+        if left:
+            continue_as_new(left - 1)
+        return "landed"
+
+    async def main() -> None:
+        async with opened(flow) as app:
+            for _ in range(2):  # the second time its arguments are others than those it was started with
+                run = await app.start(flow, 2, id="r")
+                assert await run.result() == "landed"
+            assert await app.count() == 1
+
+    play(main())
+
+
 def test_code_that_no_longer_matches_blocks_the_run_until_it_does(tmp_path: Path) -> None:
     @step
     async def old() -> int:

@@ -22,11 +22,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.sim.virtual import SimThread
+
 from holdfast._model.records import Outcome, Record
 from holdfast._store.port import Done, Halted
 from holdfast._store.sqlite import SqliteStore
 from holdfast.errors import StoreBusy, StoreError, StoreFull
-from tests.sim.virtual import SimThread
 
 FATES = ("pass", "busy", "lost", "slow", "before", "after")
 
@@ -156,6 +157,11 @@ class Edge:
         while self._at_door and not self.dead:
             self._at_door.popleft()()
         asyncio.get_running_loop().call_soon(self.flush)
+
+    @property
+    def waiting(self) -> int:
+        """Batches without an answer."""
+        return len(self._answers)
 
     @property
     def frozen(self) -> bool:

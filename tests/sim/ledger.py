@@ -6,7 +6,7 @@ begins; and whatever a client was told. It believes the file and the clients, ne
 - a run that has ended changes, though nobody has asked to retry or resume it (an outcome is one, and stays);
 - a record is written for a run by a worker that does not hold it, or a run changes hands without a burial or a release;
 - a recorded outcome of an entry is replaced by another, or a batch that is written a second time changes anything;
-- a body begins though its outcome is recorded, with a wrong attempt number, twice at once, or before everything that its
+- a body begins though its outcome is recorded, with a wrong attempt number, or before everything that its
   workflow has seen is in the file; a body of a worker that has been declared dead may, and is only counted;
 - a client is told an end that the file does not hold, or a result that is not the program's.
 
@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.sim import load
 
 from holdfast._flow.calls import StepCall
 from holdfast._model.records import (
@@ -39,7 +41,6 @@ from holdfast._model.records import (
     WorkerBuried,
 )
 from holdfast.testing.ledger import describe
-from tests.sim import load
 
 ENDED = ("succeeded", "failed", "cancelled")
 OUTCOMES = ("succeeded", "failed")
@@ -84,7 +85,7 @@ class Ledger:
         self._entries: dict[tuple[int, int, int], EntryRecorded] = {}
         self._ordinals: Counter[tuple[int, int]] = Counter()
         self._landed: dict[int, Record] = {}
-        self._begun: set[tuple[str, int, int, int, int]] = set()
+        self._buried: set[str] = set()
         self._started: set[str] = set()
         self._told: dict[str, tuple[str, str | None]] = {}
         self._cancelled: dict[int, float] = {}
@@ -107,7 +108,9 @@ class Ledger:
 
     # The file.
 
-    def landed(self, life: str, batch: Sequence[Record], worker: str | None, outcomes: Sequence[Outcome] | None) -> None:
+    def landed(
+        self, life: str, batch: Sequence[Record], worker: str | None, outcomes: Sequence[Outcome] | None
+    ) -> None:
         """A batch is durable. Nobody else has done anything since."""
         before, rows = self._rows, self._read_rows()
         self.say(f"{life} durable {', '.join(map(_line, batch))}")
@@ -158,7 +161,8 @@ class Ledger:
                     if claimed.number in self._cancelled:
                         self._cancel_seen.add(claimed.number)
             case WorkerBuried():
-                self.counts["burials"] += 1
+                self.counts["second burials" if record.worker in self._buried else "burials"] += 1
+                self._buried.add(record.worker)
             case RunBlocked():
                 self.check(False, f"{before.get(record.number)} was blocked: {record}")
             case _ if hasattr(record, "number"):
@@ -246,9 +250,9 @@ class Ledger:
         self.check(entry is None or entry.state not in OUTCOMES, f"{what} began, though its outcome is recorded")
         self.check(call.attempts == recorded + 1, f"{what} began after {recorded} recorded attempts")
         durable = self._ordinals[number, generation]
-        self.check(durable >= activation.ordinal, f"{what} began after {activation.ordinal} outcomes, {durable} durable")
-        key = worker, number, generation, call.seq, call.attempts
-        self._begun.add(key)
+        self.check(
+            durable >= activation.ordinal, f"{what} began after {activation.ordinal} outcomes, {durable} durable"
+        )
 
     # Clients.
 
@@ -324,14 +328,17 @@ class Ledger:
         for (number, generation, seq), entry in self._entries.items():
             if number == row.number and generation == row.generation:
                 found = stored.get(seq)
-                same = found is not None and (entry.state == "pending" or (found.ordinal, found.state, found.output) == (
-                    entry.ordinal, entry.state, entry.output))
+                same = found is not None and (entry.state == "pending" or _outcome(found) == _outcome(entry))
                 self.check(same, f"entry {seq} of {row.id} was committed as {entry}, the file holds {found}")
         for entry in stored.values():
             self.check((row.number, row.generation, entry.seq) in self._entries, f"{row.id} has a foreign {entry}")
 
     def __str__(self) -> str:
         return "\n".join(self.trace[-TRACE_SHOWN:])
+
+
+def _outcome(entry: EntryRecorded) -> tuple[object, ...]:
+    return entry.ordinal, entry.state, entry.output, entry.error
 
 
 def _changes(before: dict[int, Row], after: dict[int, Row]) -> str:

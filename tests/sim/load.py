@@ -103,7 +103,7 @@ def _node(chance: random.Random, depth: int) -> list[Any]:
     if kind == "flaky":
         return ["flaky", _label(chance), chance.randint(1, 2)]
     if kind == "nap":
-        return ["nap", chance.choice([5, 300, 1500, 4000])]
+        return ["nap", chance.choice([5, 300, 700, 2500])]
     nodes = [_node(chance, depth + 1) for _ in range(chance.randint(1, 3))]
     return ["hurry", chance.choice([10, 100, 2000]), nodes] if kind == "hurry" else [kind, nodes]
 
@@ -114,9 +114,7 @@ def _label(chance: random.Random) -> str:
 
 def fails(program: list[Any]) -> bool:
     """Whether a program can fail by itself."""
-    return any(
-        node[0] == "boom" or (node[0] in ("both", "guarded", "hurry") and fails(node[-1])) for node in program
-    )
+    return any(node[0] == "boom" or (node[0] in ("both", "guarded", "hurry") and fails(node[-1])) for node in program)
 
 
 def fits(program: list[Any], result: Any) -> bool:

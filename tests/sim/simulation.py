@@ -22,230 +22,29 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections import Counter
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from holdfast import ExecutorOptions, Holdfast, JournalOptions, LeaseOptions, WorkerOptions
-from holdfast._client import Client
-from holdfast._model.records import Record
+from tests.sim import load
+from tests.sim.ledger import Ledger
+from tests.sim.life import Gone, Life, Setting
+from tests.sim.life import new_store as real_store
+from tests.sim.virtual import DAY_SECONDS, Clock, Commits, SimLoop
+
+from holdfast import Start
 from holdfast._runtime import worker as worker_module
 from holdfast._runtime.bodies import Bodies, Body
-from holdfast._runtime.engine import Engine
-from holdfast._store.port import Store
 from holdfast._store.sqlite import SqliteStore
-from holdfast._store.uri import parse
-from holdfast.errors import HoldfastError, RunCancelled, RunNotFound, StoreError, UsageError, WaitTimeout
-from tests.sim import load
-from tests.sim.edge import Dead, Edge
-from tests.sim.ledger import Ledger
-from tests.sim.virtual import DAY_SECONDS, Clock, Commits, SimLoop, SimThread, SimWorld
+from holdfast.errors import HoldfastError, RunCancelled, RunConflict, RunNotFound, StoreError, UsageError, WaitTimeout
 
 END_SECONDS: Final = 400
 """Virtual seconds in which everything must have ended once nothing goes wrong any more."""
 LEAVE_SECONDS: Final = 60
 TRIES_MAX: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """How one seed is set up; drawn from it."""
-
-    workers: int
-    clients: int
-    calls: int
-    runs: int
-    lease: float
-    batch_max: int
-    runs_max: int
-    park_after: float
-    cached_max: int
-    poison_after: int | None
-    rates: dict[str, float]
-
-    @classmethod
-    def drawn(cls, chance: random.Random) -> Setting:
-        """Some seeds are calm in some way: a fault shows best without others around it."""
-        rates = {"busy": 0.02, "lost": 0.03, "slow": 0.03, "before": 0.004, "after": 0.004}
-        return cls(
-            workers=chance.choice([2, 2, 3]),
-            clients=chance.choice([2, 3, 4]),
-            calls=chance.choice([6, 10, 14]),
-            runs=chance.choice([6, 12, 20]),
-            lease=chance.choice([2.0, 4.0]),
-            batch_max=chance.choice([1, 3, 4096]),
-            runs_max=chance.choice([1, 3, 100]),
-            park_after=chance.choice([0.0, 0.4, 2.0]),
-            cached_max=chance.choice([0, 1, 100]),
-            poison_after=chance.choice([None, 3, 5]),
-            rates={fate: rate for fate, rate in rates.items() if chance.random() < 0.7},
-        )
-
-
-class Life:
-    """One life of a process."""
-
-    def __init__(self, simulation: Simulation, name: str, number: int, *, works: bool) -> None:
-        self.name = name
-        self.works = works
-        self.up = False
-        self.armed: list[str] = []
-        self.died = asyncio.Event()
-        self.leave = asyncio.Event()
-        self.simulation = simulation
-        self._calls: list[asyncio.Task[Any]] = []
-        chance = random.Random(f"{simulation.seed} life {number}")
-        self._chance = chance
-        setting = simulation.setting
-        self.world = SimWorld(simulation.loop, simulation.clock, life=number, chance=chance)
-        uri = f"sqlite:///{simulation.path}?synchronous=normal"
-        self.edge = Edge(
-            simulation.new_store(uri, world=self.world, thread=self._thread),
-            fate=self._fate,
-            landed=self._landed,
-            on_death=self._on_death,
-        )
-        options = WorkerOptions(
-            execution=ExecutorOptions(
-                runs_max=setting.runs_max, park_after=setting.park_after, runs_cached_max=setting.cached_max
-            ),
-            lease=LeaseOptions(seconds=setting.lease, sweep_seconds=0.7),
-            retention=None,
-            stop_timeout=1.0,
-            poison_after=setting.poison_after,
-        )
-        journal = JournalOptions(batch_max=setting.batch_max, backoff_max_ms=500)
-        self._app = _SimApp(uri, world=self.world, edge=self.edge, worker=options, journal=journal)
-        self._app.include(load.play)
-        self.client: Client = self._app if works else self._app.client()
-
-    def _thread(self, name: str, *, on_quiet: Callable[[], object] | None = None) -> SimThread:
-        thread = SimThread(name, on_quiet=on_quiet, chance=self._chance, commits=self.simulation.commits)
-        self.edge.threads.append(thread)
-        return thread
-
-    # Its life.
-
-    async def live(self) -> None:
-        """From opening to leaving or death."""
-        say = self.simulation.ledger.say
-        say(f"{self.name} opens")
-        opened = await self._finish(self.client.__aenter__())
-        if not opened:
-            return
-        self.up = True
-        engine = self.client._engine
-        while not (self.died.is_set() or self.leave.is_set() or engine.journal.broken is not None):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await self.died.wait()
-        self.up = False
-        say(f"{self.name} leaves" if not self.died.is_set() else f"{self.name} is dead")
-        if self.died.is_set():
-            self._bury(engine)
-        for call in self._calls:
-            call.cancel()
-        await self._finish(self.client.__aexit__(None, None, None))
-
-    async def _finish(self, work: Awaitable[Any]) -> bool:
-        """Carry something through, unless the process dies meanwhile."""
-        task = asyncio.ensure_future(work)
-        dying = asyncio.ensure_future(self.died.wait())
-        await asyncio.wait((task, dying), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            engine = self.client._opened
-            if engine is not None:
-                self._bury(engine)
-            else:
-                self.edge.bury()
-            if not self.up and self.died.is_set():
-                task.cancel()
-            await asyncio.wait((task,))
-        dying.cancel()
-        if task.cancelled():
-            return False
-        error = task.exception()
-        if error is not None:
-            self.simulation.ledger.say(f"{self.name} {type(error).__name__}: {error}")
-            self.simulation.ledger.check(
-                isinstance(error, HoldfastError), f"{self.name} met a defect: {type(error).__name__}: {error}"
-            )
-        return error is None
-
-    def _bury(self, engine: Engine) -> None:
-        engine.journal.fail(Dead("this process is dead"))
-        self.edge.bury()
-
-    async def call(self, what: str, work: Awaitable[Any]) -> Any:
-        """A client's call through this process. `Gone` when the process goes away meanwhile."""
-        task = asyncio.ensure_future(work)
-        self._calls.append(task)
-        try:
-            await asyncio.wait((task,))
-        finally:
-            task.cancel()
-            self._calls.remove(task)
-        if task.cancelled():
-            raise Gone(what)
-        return task.result()
-
-    # What befalls it.
-
-    def crash(self, why: str) -> None:
-        """The process is gone."""
-        if not self.edge.dead:
-            self.edge.kill()
-            self._on_death(why)
-
-    def freeze(self, seconds: float) -> None:
-        """Nothing passes the store's edge for so long; then it goes on as if nothing had happened."""
-        if self.edge.frozen or self.edge.dead:
-            return
-        lease = self.simulation.setting.lease
-        self.simulation.ledger.counts["zombies" if seconds > lease and self.works else "freezes"] += 1
-        self.edge.freeze()
-        self.simulation.ledger.say(f"{self.name} is frozen for {seconds} s")
-        self.simulation.loop.call_later(seconds, self.thaw)
-
-    def thaw(self) -> None:
-        """Go on."""
-        if self.edge.frozen:
-            self.simulation.ledger.say(f"{self.name} is thawed")
-            self.edge.thaw()
-
-    def _on_death(self, why: str) -> None:
-        self.simulation.ledger.counts["crashes"] += 1
-        self.simulation.ledger.say(f"{self.name} DIES {why}")
-        self.died.set()
-
-    def _fate(self, batch: Sequence[Record]) -> tuple[str, float]:
-        simulation = self.simulation
-        if not simulation.faulty:
-            return "pass", 0.0
-        fate = self.armed.pop() if self.armed else self._drawn_fate()
-        if fate != "pass":
-            simulation.ledger.counts[fate] += 1
-            simulation.ledger.say(f"{self.name} fate {fate} of {len(batch)}: {type(batch[0]).__name__}")
-        return fate, self._chance.choice((0.05, 0.3, 1.0, 5.0))
-
-    def _drawn_fate(self) -> str:
-        drawn = self._chance.random()
-        for fate, rate in self.simulation.setting.rates.items():
-            drawn -= rate
-            if drawn < 0:
-                return fate
-        return "pass"
-
-    def _landed(self, batch: Sequence[Record], worker: str | None, outcomes: Any) -> None:
-        self.simulation.ledger.landed(self.name, batch, worker, outcomes)
-        self.simulation.commits.happened()
-
-
-class Gone(Exception):
-    """The process that a call went through is no more; nobody knows what became of the call."""
+MANY: Final = 8
+"""Runs that a client starts at once."""
 
 
 class Simulation:
@@ -260,7 +59,7 @@ class Simulation:
     def __init__(self, seed: int, path: Path, *, new_store: Callable[..., SqliteStore] | None = None) -> None:
         self.seed = seed
         self.path = path
-        self.new_store: Callable[..., SqliteStore] = new_store or _new_store
+        self.new_store: Callable[..., SqliteStore] = new_store or real_store
         self.loop = SimLoop()
         self.clock = Clock()
         self.commits = Commits()
@@ -288,10 +87,11 @@ class Simulation:
         finally:
             self.ledger.close()
         if self.ledger.problems:
-            raise AssertionError(self._report())
+            raise AssertionError(self.report())
         return self.ledger
 
-    def _report(self) -> str:
+    def report(self) -> str:
+        """What went wrong first, the end of the story, and how to repeat it."""
         return (
             f"seed {self.seed}: {self.ledger.problems[0]}\n\n{self.setting}\n\n{self.ledger}\n\n"
             f"once more: HOLDFAST_SIM_SEED={self.seed} python -m pytest tests/sim -k seeds"
@@ -339,7 +139,7 @@ class Simulation:
                 stuck = "; ".join(map(str, self.ledger.unfinished)) or "workers that are dead are not buried"
                 self.ledger.check(False, f"stuck for {END_SECONDS} s without any fault: {stuck}")
                 return
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(0.3)
             for row in self.ledger.unfinished:
                 if row.state in ("paused", "blocked"):
                     await self._attempt(chance, self._resume, row.id)
@@ -347,7 +147,9 @@ class Simulation:
             await self._attempt(chance, self._result, run_id, 30.0)
 
     def _is_calm(self) -> bool:
-        """Whether the workers of the file are those that are up."""
+        """Whether the workers of the file are those that are up, and every batch has been answered."""
+        if any(life.edge.waiting for life in self.lives):
+            return False
         up = sum(life.up and life.works for life in self.lives)
         return up == self.setting.workers == self.ledger.live_workers
 
@@ -364,7 +166,7 @@ class Simulation:
             await life.live()
             self.lives.remove(life)
             if not self._over:
-                await asyncio.sleep(chance.choice((0.0, 0.1, 1.0, 6.0)) if self.faulty else 0.1)
+                await asyncio.sleep(chance.choice((0.0, 0.1, 1.0, 3.0)) if self.faulty else 0.1)
 
     def _pick(self, chance: random.Random) -> Life | None:
         up = [life for life in self.lives if life.up]
@@ -374,9 +176,11 @@ class Simulation:
 
     async def _chaos(self) -> None:
         chance = random.Random(f"{self.seed} chaos")
-        kinds = [kind for kind in (self._crash, self._freeze, self._jump, self._restart, self._arm) if chance.random() < 0.8]
+        kinds = [
+            kind for kind in (self._crash, self._freeze, self._jump, self._restart, self._arm) if chance.random() < 0.8
+        ]
         while kinds:
-            await asyncio.sleep(chance.choice((0.05, 0.5, 1.0, 3.0)))
+            await asyncio.sleep(chance.choice((0.05, 0.3, 0.6, 1.2)))
             life = self._pick(chance)
             if life is not None:
                 chance.choice(kinds)(life, chance)
@@ -385,7 +189,7 @@ class Simulation:
         life.crash("of nothing")
 
     def _freeze(self, life: Life, chance: random.Random) -> None:
-        life.freeze(chance.choice((0.3, 1.0, self.setting.lease * 1.1, self.setting.lease * 3)))
+        life.freeze(chance.choice((0.3, 1.0, self.setting.lease * 1.1, self.setting.lease * 2)))
 
     def _jump(self, _life: Life, chance: random.Random) -> None:
         seconds = chance.choice((-20, -3, 1, 7, 60, DAY_SECONDS))
@@ -403,9 +207,10 @@ class Simulation:
 
     async def _client(self, place: int) -> None:
         chance = random.Random(f"{self.seed} client {place}")
-        calls = [self._start] * 8 + [self._wait] * 3 + [self._cancel, self._pause, self._resume, self._resume, self._retry]
+        steer = [self._cancel, self._pause, self._resume, self._resume, self._retry]
+        calls = [self._start] * 7 + [self._start_many] + [self._wait] * 3 + steer
         for _ in range(self.setting.calls):
-            await asyncio.sleep(chance.choice((0.0, 0.0, 0.05, 0.5, 1.5)))
+            await asyncio.sleep(chance.choice((0.0, 0.0, 0.05, 0.2, 0.6)))
             run_id = chance.choice(list(self.programs))
             call = chance.choice(calls)
             vanishes = chance.random() < 0.06
@@ -416,7 +221,9 @@ class Simulation:
                 async with asyncio.timeout(chance.choice((0.0, 0.001, 0.01))):
                     await self._attempt(chance, call, run_id)
 
-    async def _attempt(self, chance: random.Random, call: Callable[..., Awaitable[None]], run_id: str, *args: Any) -> None:
+    async def _attempt(
+        self, chance: random.Random, call: Callable[..., Awaitable[None]], run_id: str, *args: Any
+    ) -> None:
         """A call, and again through another process when the one it went through is gone."""
         for _ in range(TRIES_MAX):
             life = self._pick(chance)
@@ -438,12 +245,24 @@ class Simulation:
             return
 
     async def _start(self, life: Life, run_id: str) -> None:
-        await life.call("start", life.client.start(load.play, self.programs[run_id], [], id=run_id))
+        try:
+            await life.call("start", life.client.start(load.play, self.programs[run_id], [], id=run_id))
+        except RunConflict:
+            self.ledger.check(False, f"{run_id} was started again with the same arguments, and refused")
         self._acknowledged.add(run_id)
         self.ledger.start_acknowledged(run_id)
 
+    async def _start_many(self, life: Life, run_id: str) -> None:
+        ids = list(self.programs)
+        place = ids.index(run_id)
+        some = [Start(load.play, self.programs[each], [], id=each) for each in ids[place : place + MANY]]
+        await life.call("start_many", life.client.start_many(some))
+        for each in ids[place : place + MANY]:
+            self._acknowledged.add(each)
+            self.ledger.start_acknowledged(each)
+
     async def _wait(self, life: Life, run_id: str) -> None:
-        await self._result(life, run_id, 5.0)
+        await self._result(life, run_id, 2.0)
 
     async def _result(self, life: Life, run_id: str, seconds: float) -> None:
         before = self.ledger.reopenings(run_id)
@@ -492,31 +311,6 @@ class Simulation:
             self.ledger.say(f"log: {record.getMessage()}")
 
 
-class _SimApp(Holdfast):
-    """An app whose world and store are those of a simulation."""
-
-    def __init__(
-        self, uri: str, *, world: SimWorld, edge: Edge, worker: WorkerOptions, journal: JournalOptions
-    ) -> None:
-        super().__init__(uri, worker=worker, journal=journal)
-        self._world = world
-        self._edge = edge
-
-    def _new_engine(self, worker: WorkerOptions | None) -> Engine:
-        return Engine(
-            store=cast("Store", self._edge),
-            world=self._world,
-            workflows=self._known,
-            events=self._events,
-            journal=self._journal_options,
-            worker=worker,
-        )
-
-
-def _new_store(uri: str, *, world: SimWorld, thread: Callable[..., SimThread]) -> SqliteStore:
-    return SqliteStore(parse(uri), world=world, thread=thread)
-
-
 class _NoWatchdog:
     """Its thread would look at a clock that stands still."""
 
@@ -550,7 +344,11 @@ def _seams(simulation: Simulation) -> Generator[None]:
             if life.world is bodies._world and not life.edge.dead:
                 simulation.ledger.begun(life.name, body.run.executor.worker, body.call)
 
-    logger, listener, before = logging.getLogger("holdfast"), _Listener(simulation), logging.getLogger("holdfast").propagate
+    logger, listener, before = (
+        logging.getLogger("holdfast"),
+        _Listener(simulation),
+        logging.getLogger("holdfast").propagate,
+    )
     watchdog = worker_module.Watchdog
     logger.addHandler(listener)
     logger.propagate = False
@@ -563,9 +361,3 @@ def _seams(simulation: Simulation) -> Generator[None]:
         worker_module.Watchdog = watchdog  # type: ignore[misc]
         logger.propagate = before
         logger.removeHandler(listener)
-
-
-def tally(ledgers: Counter[str], ledger: Ledger) -> None:
-    """Add the counts of a seed."""
-    ledgers.update(ledger.counts)
-    ledgers["facts"] += ledger.facts

@@ -10,7 +10,7 @@ The contract of `submit`, on which the journal builds:
 - `done` is called exactly once per batch, on the event loop, after the commit is durable, or with the error.
 - After a batch failed, the store refuses every later batch (`Halted`) until `proceed` is called: otherwise a later
   batch could land before the earlier one is tried again, and a history would have a hole.
-- The acknowledgement of a commit may be lost on the way: the batch landed, and the answer is a passing error. The journal
+- The acknowledgement of a commit may be lost on the way: the batch landed, the answer is a passing error. The journal
   then submits the same sequence again, the object itself, before anything else, and the store must recognise it and
   answer with the outcomes of the first time. Records are not safe to apply twice: a claim would take other runs, and
   nobody would execute the first; an entry would come back into a history that its next generation has emptied. Nothing

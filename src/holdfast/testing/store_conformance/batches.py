@@ -8,6 +8,7 @@ from typing import cast
 
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import (
+    Record,
     RunContinued,
     RunParked,
     RunsClaimed,
@@ -82,7 +83,11 @@ async def a_batch_whose_answer_was_lost_is_not_applied_again(bench: Bench) -> No
     expect(await bench.post(claim), first, "the second answer")
     expect((await bench.row("r2")).state, S.READY, "the run that was not claimed")
     number = first[0][0].number  # type: ignore[index, union-attr]
-    batch = [entry(number, 1, 1), RunContinued(number, WORKER, "[]", 7), RunsClaimed(WORKER, ("flow",), 1, 11)]
+    batch: list[Record] = [
+        entry(number, 1, 1),
+        RunContinued(number, WORKER, "[]", 7),
+        RunsClaimed(WORKER, ("flow",), 1, 11),
+    ]
     expect(await bench.post(batch), await bench.post(batch), "the second answer")
     row = await bench.row("r0")
     expect((row.state, row.generation, await bench.entries(number)), (S.RUNNING, 1, []), "the run")
