@@ -7,7 +7,7 @@ begins; and whatever a client was told. It believes the file and the clients, ne
 - a record is written for a run by a worker that does not hold it, or a run changes hands without a burial or a release;
 - a recorded outcome of an entry is replaced by another, or a batch that is written a second time changes anything;
 - a body begins though its outcome is recorded, with a wrong attempt number, or before everything that its
-  workflow has seen is in the file; a body of a worker that has been declared dead may, and is only counted;
+  workflow had seen when it called the step is in the file; a body of a worker that has been declared dead may, and is only counted;
 - a client is told an end that the file does not hold, or a result that is not the program's.
 
 At the end, with the faults off, it also wants: every acknowledged start there and ended, every acknowledged
@@ -89,7 +89,7 @@ class Ledger:
         self._started: set[str] = set()
         self._told: dict[str, tuple[str, str | None]] = {}
         self._cancelled: dict[int, float] = {}
-        self._cancel_seen: set[int] = set()
+        self._told_to_stop: dict[int, tuple[int, int]] = {}
         self._known_cancels: set[str] = set()
 
     def close(self) -> None:
@@ -121,6 +121,8 @@ class Ledger:
         for record in batch:
             self._landed[id(record)] = record
         self._rows = rows
+        for number in {record.run for record in batch if isinstance(record, EntryRecorded)}:
+            self._note_ordinals(number)
         answers = outcomes if outcomes is not None else [None] * len(batch)
         for record, outcome in zip(batch, answers, strict=True):
             self._take(record, outcome, before, worker)
@@ -129,8 +131,6 @@ class Ledger:
             self._compare(before.get(number), row, worker, reopened)
         for number, old in before.items():
             self.check(number in rows, f"run {old.id} is gone")
-        for number in {record.run for record in batch if isinstance(record, EntryRecorded)}:
-            self._note_ordinals(number)
 
     def _take(self, record: Record, outcome: Outcome, before: dict[int, Row], worker: str | None) -> None:
         match record:
@@ -153,13 +153,12 @@ class Ledger:
             case CancelRequested() if isinstance(outcome, Requested) and outcome.number is not None:
                 if outcome.before not in ENDED:
                     self._cancelled.setdefault(outcome.number, self._clock())
-                    if outcome.before != "running":
-                        self._cancel_seen.add(outcome.number)
             case RunsClaimed() if isinstance(outcome, tuple):
                 for claimed in outcome:
                     self.say(f"    claimed {claimed.id}" + (" to cancel" if claimed.request == "cancel" else ""))
                     if claimed.number in self._cancelled:
-                        self._cancel_seen.add(claimed.number)
+                        self.check(claimed.request == "cancel", f"{claimed.id} was claimed without its cancellation")
+                        self._told_to_stop[claimed.number] = self._stand(claimed.number)
             case WorkerBuried():
                 self.counts["second burials" if record.worker in self._buried else "burials"] += 1
                 self._buried.add(record.worker)
@@ -186,20 +185,25 @@ class Ledger:
             self._heeded(row)
 
     def _heeded(self, row: Row) -> None:
+        """A cancellation comes at the next await: who succeeds after it must not have had another."""
         since = self._cancelled.get(row.number)
         if row.state != "succeeded" or since is None:
             return
-        late = self._clock() - since > CANCEL_HEEDED_SECONDS
+        stand = self._stand(row.number)
         self.check(
-            row.number not in self._cancel_seen and not late,
-            f"{row.id} succeeded, though it was cancelled at {since:.4f}"
-            + ("" if late else " and claimed, or not running, after that"),
+            self._told_to_stop.get(row.number, stand) == stand and self._clock() - since < CANCEL_HEEDED_SECONDS,
+            f"{row.id} succeeded, though it was cancelled at {since:.4f}, and went on",
         )
+
+    def _stand(self, number: int) -> tuple[int, int]:
+        """How far a run has come."""
+        generation = self._rows[number].generation
+        return generation, self._ordinals[number, generation]
 
     def _reopened(self, number: int) -> None:
         """Somebody made a run go on: what ended it was dropped, by the rules that `retry` and `resume` have."""
         self._cancelled.pop(number, None)
-        self._cancel_seen.discard(number)
+        self._told_to_stop.pop(number, None)
         row = self._rows[number]
         self._told.pop(row.id, None)
         stored = {entry.seq: entry for entry in self._read_history(number)}
@@ -251,7 +255,7 @@ class Ledger:
         self.check(call.attempts == recorded + 1, f"{what} began after {recorded} recorded attempts")
         durable = self._ordinals[number, generation]
         self.check(
-            durable >= activation.ordinal, f"{what} began after {activation.ordinal} outcomes, {durable} durable"
+            durable >= call.after, f"{what} was called after outcome {call.after}, and began with {durable} durable"
         )
 
     # Clients.

@@ -6,8 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from holdfast._model.search import RunQuery
 from holdfast._store.port import Halted, RecordRefused
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite import SqliteStore
+from holdfast._store.turnstile import Turnstile
 from holdfast._store.uri import SqliteUri
 from holdfast._world import SystemWorld
 from holdfast.errors import NotOpen, StoreBusy, StoreFull, StoreReplaced
@@ -92,6 +93,32 @@ def test_a_full_disk_is_a_passing_failure_and_the_connection_recovers(tmp_path: 
     asyncio.run(main())
 
 
+def test_what_fails_after_the_commit_does_not_undo_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db") as bench:
+            store = bench.store
+            assert isinstance(store, SqliteStore)
+            assert store._file is not None
+            turnstile = store._file.turnstile
+
+            @contextmanager
+            def turn() -> Generator[None]:
+                with Turnstile.turn(turnstile):
+                    yield
+                raise OSError("the lock cannot be let go of")
+
+            monkeypatch.setattr(turnstile, "turn", turn)
+            assert (await bench.submit(started("a"))).created
+            monkeypatch.undo()
+            assert (await bench.submit(started("b"))).created
+            assert await store.count_runs(RunQuery()) == 2
+        assert "its turn did not end as it should" in caplog.text
+
+    asyncio.run(main())
+
+
 def test_a_replaced_file_stops_the_store(tmp_path: Path) -> None:
     class LeapingWorld(SystemWorld):
         leap = 0
@@ -147,6 +174,7 @@ KILLED = """
 import asyncio, os, sys
 from pathlib import Path
 from holdfast._store.sqlite import SqliteStore
+from holdfast._store.turnstile import Turnstile
 from holdfast._store.uri import SqliteUri
 from holdfast._world import SystemWorld
 from holdfast.testing.store_conformance.bench import Bench, FAR, started

@@ -15,6 +15,8 @@ What can go wrong, and what then:
 - The store fails for a passing reason (locked, disk full, connection lost). Every batch under way comes back, they are
   submitted again in their order after a back-off, for as long as it takes. Nothing is acknowledged meanwhile and the
   intake pushes back (`wait_for_room`, `has_room`); `trouble` says why.
+- The commit landed, but what came back is a passing failure. The same batch is submitted again, before anything else;
+  the store recognises it and answers as it would have the first time (see `port.py`).
 - One record cannot be stored. Its batch is undone as a whole, then halved until that record is alone. Only it is
   refused, and with it the later records of the same run in that batch: a history has no holes.
 - This worker was declared dead (`Fenced`), or the store fails for good. Everything is refused, now and later;
