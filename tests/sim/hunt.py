@@ -86,7 +86,7 @@ def hunt(first: int, count: int) -> tuple[Counter[str], list[str]]:
 
 def line_of(counts: Counter[str], failures: list[str], seconds: float) -> str:
     """What came of it, in one line."""
-    shown = ("seeds", "runs", "processes", "bodies", "crashes", "zombies", "freezes", "clock jumps", "burials")
+    shown = ("seeds", "runs", "processes", "bodies", "crashes", "zombies", "fenced", "clock jumps", "burials")
     parts = [f"{counts[name]:,} {name}" for name in shown]
     parts += [f"{counts['lost']:,} lost acknowledgements", f"{counts['busy']:,} passing failures"]
     parts += [f"{counts['slow']:,} slow commits", f"{counts['facts']:,} facts checked"]

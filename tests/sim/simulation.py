@@ -308,6 +308,7 @@ class Simulation:
             error = record.exc_info[1]
             self.ledger.check(isinstance(error, HoldfastError), f"logged: {record.getMessage()}: {error!r}")
         elif record.levelno >= logging.ERROR:
+            self.ledger.counts["fenced"] += "was declared dead" in record.getMessage()
             self.ledger.say(f"log: {record.getMessage()}")
 
 
