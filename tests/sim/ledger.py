@@ -11,7 +11,8 @@ begins; and whatever a client was told. It believes the file and the clients, ne
 - a client is told an end that the file does not hold, or a result that is not the program's.
 
 At the end, with the faults off, it also wants: every acknowledged start there and ended, every acknowledged
-cancellation heeded, no run held, histories dense and equal to what was committed, and a sound file.
+cancellation heeded, no run held, histories equal to what was committed and without gaps (but where somebody has gone
+back), and a sound file.
 """
 
 from __future__ import annotations
@@ -218,8 +219,8 @@ class Ledger:
 
     def _note_ordinals(self, number: int) -> None:
         generation = self._rows[number].generation
-        answer = self._connection.execute("select coalesce(max(ordinal), 0) from holdfast_history where run = ?", (number,))
-        self._ordinals[number, generation] = answer.fetchone()[0]
+        sql = "select coalesce(max(ordinal), 0) from holdfast_history where run = ?"
+        self._ordinals[number, generation] = self._connection.execute(sql, (number,)).fetchone()[0]
 
     def _is_live(self, worker: str | None) -> bool:
         """Whether a worker may have runs: nobody has buried it, and it has not left."""
