@@ -29,8 +29,6 @@ from holdfast._store.port import Done, Halted
 from holdfast._store.sqlite import SqliteStore
 from holdfast.errors import StoreBusy, StoreError, StoreFull
 
-FATES = ("pass", "busy", "lost", "slow", "before", "after")
-
 
 class Dead(StoreError):
     """The process of this store is dead; what is left of it only gets out of the way."""
@@ -43,7 +41,7 @@ class Edge:
 
     Args:
         inner: the real store.
-        fate: asked for each batch: one of `FATES`, and for `slow` by how many seconds.
+        fate: asked for each batch: one of the above, and for `slow` by how many seconds.
         landed: told of each batch the moment it is durable, before anybody else can do anything.
         on_death: called when a fate ends the process.
     """

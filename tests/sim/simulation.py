@@ -189,7 +189,7 @@ class Simulation:
         life.crash("of nothing")
 
     def _freeze(self, life: Life, chance: random.Random) -> None:
-        life.freeze(chance.choice((0.3, 1.0, self.setting.lease * 1.1, self.setting.lease * 2)))
+        life.freeze(chance.choice((0.3, self.setting.lease * 1.1, self.setting.lease * 2.5)))
 
     def _jump(self, _life: Life, chance: random.Random) -> None:
         seconds = chance.choice((-20, -3, 1, 7, 60, DAY_SECONDS))

@@ -15,7 +15,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from holdfast._store.thread import StoreThread
 from holdfast.testing.virtual import VirtualLoop, VirtualWorld
@@ -43,7 +43,6 @@ class SimWorld(VirtualWorld):
 
     def __init__(self, loop: SimLoop, clock: Clock, *, life: int, chance: random.Random) -> None:
         super().__init__(loop, life=life, seed=0)
-        self.life = life
         self._clock = clock
         self._chance = chance
 
@@ -56,25 +55,16 @@ class SimWorld(VirtualWorld):
         return self._chance.getrandbits(62)
 
 
-class Landing(Protocol):
-    """A callback that wants to know at once what the database has answered, not only when the loop comes to it."""
-
-    def landed(self, outcomes: Any, error: BaseException | None) -> None:
-        """The batch is durable, or is not."""
-        ...
-
-
 class SimThread(StoreThread):
     """Executes calls on the loop, in order, each after a delay."""
 
     def __init__(
-        self, name: str, *, on_quiet: Callable[[], object] | None = None, chance: random.Random, commits: Commits
+        self, _name: str, *, on_quiet: Callable[[], object] | None = None, chance: random.Random, commits: Commits
     ) -> None:
         self.poll_seconds = None
         self._on_quiet = on_quiet
         self._loop = asyncio.get_running_loop()
         self._chance = chance
-        self._name = name
         self._posted: deque[Callable[[], object]] = deque()
         self._due = 0.0
         self._looks = False
@@ -88,7 +78,7 @@ class SimThread(StoreThread):
         self._loop.call_at(self._due, self._next)
 
     def answer(self, callback: Callable[..., object], *args: Any) -> None:
-        """On the loop; but a landing hears of it now."""
+        """On the loop. A callback with a method `landed` hears of it now: before anybody else can do anything."""
         landed = getattr(callback, "landed", None)
         if landed is not None:
             landed(*args)
