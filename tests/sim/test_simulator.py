@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEDS = int(os.environ.get("HOLDFAST_SIM", "100"))
 FIRST = int(os.environ.get("HOLDFAST_SIM_FIRST", "0"))
 ONE_SEED = os.environ.get("HOLDFAST_SIM_SEED")
-LIE_SEEDS = 60
+LIE_SEEDS = 40
 """Seeds within which every lie must be found."""
 DIGESTS = """
 import sys
