@@ -28,6 +28,7 @@ from tests.sim import load
 
 from holdfast._flow.calls import StepCall
 from holdfast._model.records import (
+    APPLY_ORDER,
     CancelRequested,
     EntryRecorded,
     Outcome,
@@ -126,7 +127,9 @@ class Ledger:
         for number in {record.run for record in batch if isinstance(record, EntryRecorded)}:
             self._note_ordinals(number)
         answers = outcomes if outcomes is not None else [None] * len(batch)
-        for record, outcome in zip(batch, answers, strict=True):
+        # In the order in which the store applies them: requests of one batch were made at the same time.
+        pairs = sorted(zip(batch, answers, strict=True), key=lambda pair: APPLY_ORDER.index(type(pair[0])))
+        for record, outcome in pairs:
             self._take(record, outcome, before, worker)
         reopened = {record.id for record in batch if isinstance(record, RetryRequested | ResumeRequested)}
         for number, row in rows.items():

@@ -76,5 +76,6 @@ def test_a_failure_tells_the_seed_the_story_and_how_to_repeat_it(tmp_path: Path)
     simulation.ledger.check(False, "something that must not be")
     report = simulation.report()
     simulation.ledger.close()
+    simulation.loop.close()
     assert report.startswith("seed 5: something that must not be\n")
     assert "HOLDFAST_SIM_SEED=5 python -m pytest tests/sim -k seeds" in report
