@@ -110,7 +110,10 @@ class Life:
         )
         options = WorkerOptions(
             execution=ExecutorOptions(
-                runs_max=setting.runs_max, park_after=setting.park_after, runs_cached_max=setting.cached_max
+                runs_max=setting.runs_max,
+                park_after=setting.park_after,
+                runs_cached_max=setting.cached_max,
+                memory_max=1 << 60,  # the real process's memory is no part of the story
             ),
             lease=LeaseOptions(seconds=setting.lease, sweep_seconds=0.5),
             retention=None,
