@@ -224,7 +224,9 @@ def commands_of(block: Block) -> Iterator[tuple[str, list[str]]]:
 
 
 def environment() -> dict[str, str]:
+    """As on a person's machine: pytest says more where `CI` is set."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HOLDFAST_", "COV_"))}
+    kept.pop("CI", None)
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
     kept.update(PATH=path, PYTHONUNBUFFERED="1", PYTHONPATH=str(ROOT / "src"), TZ="UTC", NO_COLOR="1")
     kept.pop("COLUMNS", None)

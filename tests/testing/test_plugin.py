@@ -150,7 +150,7 @@ def test_every_leak_is_an_error_that_names_app_and_place_and_is_cleaned_up(shop:
     shop.makeini("[pytest]\nholdfast_leaks = error")
     file = shop.makepyfile(LEAKS)
     lines = LEAKS.splitlines()
-    result = shop.runpytest("-W", "ignore")
+    result = shop.runpytest("-W", "ignore", "-rN")  # no summary: where `CI` is set it repeats every message in full
     result.assert_outcomes(passed=8, errors=5)
     for number, name in enumerate(
         ["client of app.sync()", "<Holdfast 'sqlite:///closed.db'", "<Client of", "<Holdfast"]
