@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -208,5 +209,28 @@ def test_no_body_begins_on_a_lapsed_lease_before_it_is_renewed(tmp_path: Path, b
                 await until_another(app, old)
             assert began == [worker_of(app).id]
             assert (worker_of(app).id == old) is not buried
+
+    play(main())
+
+
+def test_an_app_that_is_closed_while_its_dead_worker_withdraws_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        withdrawing = asyncio.Event()
+        async with opened(ones, at=tmp_path / "a.db") as app:
+            old = worker_of(app)
+            stop = old.dispatcher.stop
+
+            async def stop_slowly_once() -> None:
+                old.dispatcher.stop = stop  # type: ignore[method-assign]
+                withdrawing.set()
+                await asyncio.Event().wait()
+
+            old.dispatcher.stop = stop_slowly_once  # type: ignore[method-assign]
+            bury(tmp_path / "a.db")
+            starting = asyncio.create_task(app.start(ones, id="r"))
+            await withdrawing.wait()
+            await starting
+        assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("holdfast-")] == []
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("holdfast-")] == []
 
     play(main())

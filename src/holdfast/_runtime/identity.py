@@ -153,8 +153,9 @@ class Identity:
 
     async def _become(self) -> None:
         while self.worker is None and self._make_worker is not None:
-            while self._dead:
-                await self._dead.pop().withdraw()
+            while self._dead:  # each stays there until it is withdrawn, or `stop` would not find it
+                await self._dead[0].withdraw()
+                del self._dead[0]
             journal = self.journal
             self._coming = worker = self._make_worker(journal)
             try:

@@ -153,11 +153,14 @@ class Worker:
             return False
 
     async def withdraw(self) -> None:
-        """End a worker that was declared dead, or that could not begin: it says nothing more, and its lock goes."""
+        """End a worker that was declared dead, or that could not begin: it says nothing more, and its lock goes.
+
+        If it is cancelled, calling it again goes on where it stood.
+        """
         self.executor.close()
-        started, self._started = self._started, []
-        for service in reversed(started):
-            await service.stop()
+        while self._started:
+            await self._started[-1].stop()
+            self._started.pop()
         if self._journal.worker == self.id:
             self._journal.worker = None
         await self._store.buried(self.id)  # its row is dead, or somebody finds the lock free and buries it

@@ -81,7 +81,8 @@ def is_free(database: Path, worker: str) -> bool:
 
 def remove(database: Path, worker: str) -> None:
     """Remove the file of a buried worker."""
-    _path(database, worker).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the disk has become read-only: a free lock says the same
+        _path(database, worker).unlink(missing_ok=True)
 
 
 def sweep(database: Path, known: Collection[str], *, before_us: int) -> None:
