@@ -97,7 +97,7 @@ class Run(Generic[T]):
         Cancelling the caller does not touch the run. The answer is durable before it is given.
 
         Args:
-            timeout: seconds to wait, or none for as long as it takes.
+            timeout: seconds to wait, or none for as long as it takes; 0 only looks.
 
         Raises:
             RunNotFound: there is no such run.
@@ -115,9 +115,12 @@ class Run(Generic[T]):
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise WaitTimeout(
-                f"run {self.id!r} has not ended within {timeout:g} s", hint="it goes on; wait again or look at it"
-            ) from None
+            last_look = await self._look()
+            if last_look is None:
+                raise WaitTimeout(
+                    f"run {self.id!r} has not ended within {timeout:g} s", hint="it goes on; wait again or look at it"
+                ) from None
+            ended = last_look
         return self._answer(ended)
 
     async def _ended(self) -> Ended:
@@ -125,19 +128,23 @@ class Run(Generic[T]):
             ended = await self._expected.wait()
             if ended is not None:
                 return ended
-        results, store = self._client._engine.results, self._client._engine.store
         while True:
-            changed = asyncio.ensure_future(results.changed(self.id))
+            changed = asyncio.ensure_future(self._client._engine.results.changed(self.id))
             try:
                 await asyncio.sleep(0)  # registers before looking: an end in between is not missed
-                row = await store.detail(self.id)
-                if row is None:
-                    raise RunNotFound(self.id)
-                if row.state in ENDED:
-                    return Ended(row.state, row.output, row.error)
+                ended = await self._look()
+                if ended is not None:
+                    return ended
                 await changed
             finally:
                 changed.cancel()
+
+    async def _look(self) -> Ended | None:
+        """How the run ended, if it has, by its row."""
+        row = await self._client._engine.store.detail(self.id)
+        if row is None:
+            raise RunNotFound(self.id)
+        return Ended(row.state, row.output, row.error) if row.state in ENDED else None
 
     def _answer(self, ended: Ended) -> T:
         if ended.state == RunState.CANCELLED:

@@ -207,3 +207,22 @@ def test_who_waits_for_a_run_that_was_pruned_before_he_looked_learns_that_it_is_
                 await asyncio.wait_for(waiter, 5)
 
     play(main())
+
+
+def test_a_timeout_of_nothing_answers_for_a_run_that_has_ended_and_for_no_other() -> None:
+    async def main() -> None:
+        async with opened(flow, fails) as app:
+            run = await app.start(flow, id="r")
+            with pytest.raises(WaitTimeout, match="has not ended within 0 s"):
+                await run.result(timeout=0)
+            assert await run.result() == 1
+            assert await app.get("r").result(timeout=0) == 1
+            failing = await app.start(fails, id="f")
+            with pytest.raises(LookupError):
+                await failing.result()
+            with pytest.raises(LookupError):
+                await app.get("f").result(timeout=0)
+            with pytest.raises(RunNotFound):
+                await app.get("nobody").result(timeout=0)
+
+    play(main())
