@@ -2,6 +2,7 @@
 #
 #   make test PYTHON=/path/to/python3.13     another Python, in its own .venv-3.13
 #   make test ARGS="-k replay"               more options for pytest (also: fast, crash) or for the benchmark (bench)
+#   make crash REPORT=docs/reliability.md    put the figures of a long run into the page, and as JSON beside it
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -14,6 +15,8 @@ STRESS ?= 180
 CUTS ?= 20000
 LOCKED ?= 31
 SIM ?= 5000
+PROGRAMS ?= 2000
+REPORT ?=
 PEERS ?= dbos huey
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$python" && break; done)
@@ -63,10 +66,10 @@ test-all: ## run the fast tests on each of Python 3.11, 3.12 and 3.13 found here
 	done; test "$$tested" -gt 0 || { echo "error: no Python 3.11, 3.12 or 3.13 found" >&2; exit 1; }
 
 .PHONY: crash
-crash: $(VENV)/.test ## kill workers (KILLS=200), stress one file (STRESS=180 s), cut the power (CUTS=20000), simulate (SIM=5000 seeds)
+crash: $(VENV)/.test ## kill workers (KILLS=200), stress one file (STRESS=180 s), cut the power (CUTS=20000), simulate (SIM=5000 seeds), race (PROGRAMS=2000)
 	@HOLDFAST_KILLS=$(KILLS) HOLDFAST_STRESS_SECONDS=$(STRESS) HOLDFAST_CUTS=$(CUTS) HOLDFAST_LOCKED_SECONDS=$(LOCKED) \
-		HOLDFAST_SIM=$(SIM) \
-		$(BIN)/python -m pytest -m crash $(ARGS)
+		HOLDFAST_SIM=$(SIM) HOLDFAST_PROGRAMS=$(PROGRAMS) HOLDFAST_REPORT=$(REPORT) \
+		$(BIN)/python -m pytest -m "crash or generated" $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.dev ## ruff, mypy --strict, pyright and the floors of the layout

@@ -53,7 +53,9 @@ class Storm:
         """Kill and replace so many workers, then let everything come to its end."""
         client = self.spawn("client")
         try:
-            for _ in range(kills):
+            killed = 0
+            while killed < kills:
+                print(f"progress: {killed} of {kills} workers killed", file=sys.stderr, flush=True)
                 while len(self.workers) < self.dice.choice((max(self.workers_max - 1, 1), self.workers_max)):
                     self.workers.append(self.spawn("worker"))
                 self._watch(self.dice.choice((0, *(self.dice.randint(1, STEPS_MAX) for _ in range(4)))))
@@ -61,6 +63,7 @@ class Storm:
                 worker = self.workers.pop(self.dice.randrange(len(self.workers)))
                 if self.dice.random() >= LEAVES:
                     worker.kill()
+                    killed += 1
                 worker.communicate()  # ends the input of one that was not killed: it leaves gracefully
             self.workers.append(self.spawn("worker"))
             self._end(client)

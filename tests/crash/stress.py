@@ -161,6 +161,7 @@ class Stress:
                     if time.monotonic() > check_at:
                         self._check()
                         check_at = time.monotonic() + CHECK_SECONDS
+                        print(f"progress: {ends - check_at:.0f} s are left", file=sys.stderr, flush=True)
             finally:
                 for process in self._running:
                     process.kill()

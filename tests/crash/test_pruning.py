@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.crash.figures import Add
 
 from holdfast._store.migrate import migrate
 from holdfast._store.sqlitefile import SqliteFile
@@ -81,7 +82,7 @@ def whole(path: Path, cutoff: int) -> list[tuple[str, str, int, int]]:
 
 
 def test_killed_pruners_leave_every_kept_run_whole_and_the_last_one_finishes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, figures: Add, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seed = int(os.environ.get("HOLDFAST_SEED", random.randrange(2**32)))
     kills = max(int(os.environ.get("HOLDFAST_KILLS", "6")) // 5, 6)
@@ -112,6 +113,7 @@ def test_killed_pruners_leave_every_kept_run_whole_and_the_last_one_finishes(
         assert last.stdout.read().endswith(b"!"), f"HOLDFAST_SEED={seed}"
     assert whole(path, cutoff) == kept, f"HOLDFAST_SEED={seed}"
     assert rows(path) == (len(kept), sum(row[2] for row in kept), sum(row[3] for row in kept)), f"HOLDFAST_SEED={seed}"
+    figures("pruning", trials=f"{2 * kills} kills", facts=len(kept) * (kills + 1), lost=0, damaged=0, seed=seed)
     with capsys.disabled():
         print(f"\n{2 * kills} pruners killed, {ended} had ended before; seed {seed}")
 

@@ -12,25 +12,31 @@ from pathlib import Path
 
 import pytest
 from tests.crash.checker import check
+from tests.crash.figures import Add, Progress, seed_in
 
 ROOT = Path(__file__).resolve().parents[2]
+KILLS = os.environ.get("HOLDFAST_KILLS", "6")
 pytestmark = pytest.mark.crash
 
 
 @pytest.fixture(scope="module")
-def storm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def storm(
+    tmp_path_factory: pytest.TempPathFactory, progress: Progress
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("storm")
-    kills = os.environ.get("HOLDFAST_KILLS", "6")
-    command = [sys.executable, "-m", "tests.crash.storm", "--kills", kills, "--folder", str(folder)]
-    return folder, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tests.crash.storm", "--kills", KILLS, "--folder", str(folder)]
+    return folder, progress.run(command)
 
 
 def test_killed_workers_lose_and_repeat_nothing(
-    storm: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+    storm: tuple[Path, subprocess.CompletedProcess[str]], figures: Add, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, process = storm
+    folder, process = storm
     with capsys.disabled():
         print(f"\n{process.stdout.strip()}")
+    found = check(folder)
+    counts = {"lost": len(found.lost), "repeated": len(found.repeated), "damaged": len(found.damaged)}
+    figures("storm", trials=f"{KILLS} kills", facts=found.facts, seed=seed_in(process.stdout), **counts)
     assert process.returncode == 0, process.stdout + process.stderr
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.crash.figures import Add, Progress, seed_in
 from tests.crash.stress import Report, check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,19 +19,24 @@ pytestmark = pytest.mark.crash
 
 
 @pytest.fixture(scope="module")
-def stress(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def stress(
+    tmp_path_factory: pytest.TempPathFactory, progress: Progress
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     folder = tmp_path_factory.mktemp("stress")
     seconds = os.environ.get("HOLDFAST_STRESS_SECONDS", "5")
     command = [sys.executable, "-m", "tests.crash.stress", "--seconds", seconds, "--folder", str(folder)]
-    return folder, subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return folder, progress.run(command)
 
 
 def test_commits_and_checkpoints_of_several_processes_lose_and_damage_nothing(
-    stress: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+    stress: tuple[Path, subprocess.CompletedProcess[str]], figures: Add, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, process = stress
+    folder, process = stress
     with capsys.disabled():
         print(f"\n{process.stdout.strip()}")
+    found, wrong = checked(folder), process.stdout.strip().count("\n")
+    trials = f"{found.turns:,} turns, {found.checkpoints:,} of them checkpoints"
+    figures("stress", trials=trials, facts=found.facts, seed=seed_in(process.stdout), lost=wrong, damaged=wrong)
     assert process.returncode == 0, process.stdout + process.stderr
 
 

@@ -20,13 +20,18 @@ import sys
 import tempfile
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from holdfast import sleep, step, workflow
 from holdfast._flow.activation import Activation
 from holdfast._model.records import EntryRecorded, RunRow
 from holdfast.testing.crash import BATCHED, PARKED, SINGLE, CrashOptions, Death, Experiment
 from holdfast.testing.dying import Moment
+
+if TYPE_CHECKING:  # a child process that replays has nothing of the tests
+    from tests.crash.figures import Add, Progress
 
 PROGRAMS = int(os.environ.get("HOLDFAST_PROGRAMS", "60"))
 ONE_SEED = os.environ.get("HOLDFAST_SEED")
@@ -275,7 +280,8 @@ def replayed_in_child(path: Path, *, hash_seed: int) -> list[str | None]:
     return results
 
 
-def test_racy_programs_that_died_replay_to_one_outcome() -> None:
+@pytest.mark.generated
+def test_racy_programs_that_died_replay_to_one_outcome(figures: Add, progress: Progress) -> None:
     first = int(ONE_SEED) if ONE_SEED is not None else 0
     seeds = range(first, first + 1) if ONE_SEED is not None else range(PROGRAMS)
     facts: list[dict[str, Any]] = []
@@ -287,13 +293,17 @@ def test_racy_programs_that_died_replay_to_one_outcome() -> None:
             for _ in range(REPLAYS):
                 assert replayed(fact) == fact["output"], f"seed {seed}: {program_of(seed)}"
             facts.append(fact)
+            progress(f"racy programs: {len(facts):,} of {len(seeds):,}")
         path = Path(folder, "facts.json")
         path.write_text(json.dumps(facts), encoding="utf-8")
         for hash_seed in (0, 4711):
             for fact, output in zip(facts, replayed_in_child(path, hash_seed=hash_seed), strict=True):
                 seed = fact["seed"]
                 assert output == fact["output"], f"seed {seed}, hash seed {hash_seed}: {program_of(seed)}"
-    print(f"programs with seeds {seeds}: {sum(len(fact['entries']) for fact in facts)} entries replayed")
+    replays = REPLAYS + 2
+    trials = f"{len(seeds):,} programs, {replays * len(seeds):,} replays"
+    entries = replays * sum(len(fact["entries"]) for fact in facts)
+    figures("programs", trials=trials, facts=entries, lost=0, repeated=0, seed=f"{seeds[0]}–{seeds[-1]}")
 
 
 if __name__ == "__main__":

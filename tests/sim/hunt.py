@@ -69,7 +69,7 @@ def live_all(seeds: Iterable[int]) -> tuple[Counter[str], list[str]]:
     return counts, failures
 
 
-def hunt(first: int, count: int) -> tuple[Counter[str], list[str]]:
+def hunt(first: int, count: int, tell: Callable[[str], None] = print) -> tuple[Counter[str], list[str]]:
     """`live_all`, in a process for each core when there are many."""
     seeds = range(first, first + count)
     if count <= CHUNK * 4:
@@ -81,6 +81,7 @@ def hunt(first: int, count: int) -> tuple[Counter[str], list[str]]:
         for more, failed in pool.map(live_all, chunks):
             counts.update(more)
             failures += failed
+            tell(f"simulator: {counts['seeds']:,} of {count:,} seeds")
     return counts, failures
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.crash.figures import Add, Progress
 from tests.sim.hunt import hunt, line_of, live
 from tests.sim.lies import LIES, Lie
 from tests.sim.simulation import Simulation
@@ -34,11 +35,14 @@ pytestmark = pytest.mark.crash
 
 
 @pytest.mark.slow
-def test_seeds_lose_and_repeat_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_lose_and_repeat_nothing(figures: Add, progress: Progress, capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
-    counts, failures = hunt(FIRST, SEEDS) if ONE_SEED is None else hunt(int(ONE_SEED), 1)
+    counts, failures = hunt(FIRST, SEEDS, progress) if ONE_SEED is None else hunt(int(ONE_SEED), 1)
     with capsys.disabled():
         print(f"\n{line_of(counts, failures, time.monotonic() - began)}")
+    trials = f"{counts['seeds']:,} seeds, {counts['crashes']:,} crashes, {counts['zombies']:,} zombies"
+    wrong = {"lost": len(failures), "repeated": len(failures)}
+    figures("simulator", trials=trials, facts=counts["facts"], seed=f"{FIRST}–{FIRST + SEEDS - 1}", **wrong)
     assert not failures, "\n\n".join(failures[:3])
 
 

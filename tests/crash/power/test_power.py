@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.crash.figures import Add, Progress
 from tests.crash.power import judge, recording
 from tests.crash.power.trials import Player, Tally, copy_of, cut_often, recover
 
@@ -56,6 +57,8 @@ def tried(
     cuts: int,
     seed: int,
     recoveries: int,
+    figures: Add,
+    progress: Progress,
     capsys: pytest.CaptureFixture[str],
 ) -> Tally:
     """Record as often as it takes, cut each recording, print the figures."""
@@ -74,10 +77,14 @@ def tried(
         now, examples = min(left, CUTS_A_RECORDING), len(tally.examples)
         cut_often(changes, folder / "disk", tally, cuts=now, recoveries=recoveries, seed=seed + number)
         left -= now
+        progress(f"synchronous={synchronous}: {tally.trials:,} of {cuts:,} power cuts")
         if synchronous == "full" and len(tally.examples) > examples:
             shutil.copytree(folder / "life", keep := Path(tempfile.mkdtemp(prefix="holdfast-power-failed-")) / "life")
             tally.examples.append(f"the recording is kept in {keep}")
         shutil.rmtree(folder / "life")
+    recovered = f", {tally.recoveries:,} recovered" if tally.recoveries else ""
+    counts = {"lost": tally.lost, "damaged": tally.damaged} | ({"repeated": 0} if recovered else {})
+    figures(synchronous, trials=f"{tally.trials:,} cuts{recovered}", facts=tally.facts, seed=seed, **counts)
     with capsys.disabled():
         print(
             f"\nsynchronous={synchronous}: {tally.trials} power cuts in {changes_in_all} changes, "
@@ -88,38 +95,78 @@ def tried(
 
 
 def test_full_loses_nothing_that_was_acknowledged(
-    recorder: Path, folder: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    recorder: Path, folder: Path, seed: int, figures: Add, progress: Progress, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tally = tried(recorder, folder, synchronous="full", cuts=CUTS, seed=seed, recoveries=12, capsys=capsys)
+    tally = tried(
+        recorder,
+        folder,
+        synchronous="full",
+        cuts=CUTS,
+        seed=seed,
+        recoveries=12,
+        figures=figures,
+        progress=progress,
+        capsys=capsys,
+    )
     assert tally.ok, "\n".join(tally.examples)
 
 
 def test_normal_loses_what_was_acknowledged_last_and_damages_nothing(
-    recorder: Path, folder: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    recorder: Path, folder: Path, seed: int, figures: Add, progress: Progress, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tally = tried(recorder, folder, synchronous="normal", cuts=CUTS, seed=seed, recoveries=0, capsys=capsys)
+    tally = tried(
+        recorder,
+        folder,
+        synchronous="normal",
+        cuts=CUTS,
+        seed=seed,
+        recoveries=0,
+        figures=figures,
+        progress=progress,
+        capsys=capsys,
+    )
     assert tally.lost > 0, "the trials are too mild: they would not notice that FULL had lost something, either"
     assert (tally.damaged, tally.changed) == (0, 0), "\n".join(tally.examples)
 
 
-def test_off_damages_the_file(recorder: Path, folder: Path, seed: int, capsys: pytest.CaptureFixture[str]) -> None:
-    tally = tried(recorder, folder, synchronous="off", cuts=CUTS // 3, seed=seed, recoveries=0, capsys=capsys)
+def test_off_damages_the_file(
+    recorder: Path, folder: Path, seed: int, figures: Add, progress: Progress, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = tried(
+        recorder,
+        folder,
+        synchronous="off",
+        cuts=CUTS // 3,
+        seed=seed,
+        recoveries=0,
+        figures=figures,
+        progress=progress,
+        capsys=capsys,
+    )
     assert tally.damaged > 0, "the trials are too mild"
     assert tally.lost > 0
 
 
-def test_process_that_ends_at_any_change_leaves_what_it_acknowledged(recorder: Path, folder: Path, seed: int) -> None:
-    """The real end of a real process, with the page cache as it was, and with it gone."""
-    dice = random.Random(seed)
-    for number in range(ENDS):
+def test_process_that_ends_at_any_change_leaves_what_it_acknowledged(
+    recorder: Path, folder: Path, seed: int, figures: Add
+) -> None:
+    """The real end of a real process, with the page cache as it was; with FULL also with the cache gone."""
+    dice, facts, ends = random.Random(seed), 0, (("full", "normal") * ENDS)[:ENDS]
+    for number, synchronous in enumerate(ends):
         life = folder / f"life-{number}"
-        changes = recording.record(recorder, life, seed=seed + number, runs=RUNS, end_at=dice.randrange(1, 2_500))
+        end_at = dice.randrange(1, 2_500)
+        changes = recording.record(
+            recorder, life, seed=seed + number, runs=RUNS, end_at=end_at, synchronous=synchronous
+        )
         player = Player(changes)
         player.until(len(changes))
+        facts += player.told.facts
         left = life / "power.db"
         where = f"change {len(changes)}, seed {seed}"
         assert judge.judge(judge.read(copy_of(left)), player.told, ever={}).ok, where
         recover(left, player.told)
-        survivors = player.disk.survivors(dice)
-        recover(judge.lay_out(survivors, folder / "disk"), player.told)
+        if synchronous == "full":
+            recover(judge.lay_out(player.disk.survivors(dice), folder / "disk"), player.told)
         shutil.rmtree(life)
+    trials = f"{ends.count('full')} ends with FULL, {ends.count('normal')} with NORMAL"
+    figures("ends", trials=trials, facts=facts, lost=0, repeated=0, damaged=0, seed=seed)
