@@ -332,3 +332,27 @@ def test_workflow_that_blocks_the_loop_is_reported_with_its_stack(tmp_path: Path
     assert len(seen) == 1
     assert "reported.wait(30)" in seen[0].getMessage()
     assert (seen[0].run_id, seen[0].workflow) == ("r", "blocks")  # type: ignore[attr-defined]
+
+
+def test_a_run_that_is_begun_anew_has_the_keys_of_its_id_and_a_fork_its_own() -> None:
+    keys: list[str] = []
+
+    @step
+    async def effect() -> None:
+        keys.append(current().idempotency_key)
+
+    @workflow
+    async def flow() -> None:
+        await effect()
+
+    async def main() -> None:
+        app = Holdfast("sqlite:///:memory:")
+        app.include(flow)
+        async with app:
+            await app.run(flow, id="order-17")
+            await app.run(flow, id="order-17", on_conflict="restart")
+            fork = await app.get("order-17").fork(at=1)
+            await fork.result()
+            assert keys == ["order-17:1:effect", "order-17:1:effect", f"{fork.id}:1:effect"]
+
+    asyncio.run(main())

@@ -120,7 +120,7 @@ def test_normal_loses_what_was_acknowledged_last_and_damages_nothing(
         synchronous="normal",
         cuts=CUTS,
         seed=seed,
-        recoveries=0,
+        recoveries=6,
         figures=figures,
         progress=progress,
         capsys=capsys,

@@ -82,9 +82,9 @@ def cut_often(changes: list[Change], folder: Path, tally: Tally, *, cuts: int, r
         database = judge.lay_out(survivors, folder)
         verdict = judge.judge(judge.read(database), player.told, ever=ever)
         tally.add(player.told, verdict, where)
-        if recoveries and verdict.ok and number in recovered:
+        if recoveries and not (verdict.damaged or verdict.changed) and number in recovered:
             try:
-                recover(judge.lay_out(survivors, folder), player.told)
+                recover(judge.lay_out(survivors, folder), Told() if verdict.lost else player.told)
             except Exception as error:
                 raise AssertionError(f"recovery after {where}: {error!r}") from error
             tally.recoveries += 1
