@@ -69,7 +69,7 @@ def test_make_passes_every_setting_on_to_a_test_that_has_a_shorter_form(name: st
     default = re.search(rf"^{name} \?= (\d+)$", MAKEFILE, re.MULTILINE)
     assert default is not None
     assert int(default[1]) > short
-    files = [file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py")]
+    files = [file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py")]
     assert any(f'environ.get("{variable}", "{short}")' in file for file in files)
 
 
