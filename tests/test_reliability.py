@@ -150,26 +150,24 @@ def test_storm(figures, progress, lost):
 """
 
 
-@pytest.mark.parametrize(
-    ("lost", "options", "said"),
-    [
-        ([0], [], "left out: pruning"),
-        ([0, 1], [], "not everything passed"),
-        ([0], ["-k", "storm"], "these are some of the tests only"),
-        ([0], ["test_it.py"], "these are some of the tests only"),
-    ],
-)
-def test_a_session_shows_its_table_and_leaves_the_page_alone_when_it_is_no_good(
-    lost: list[int], options: list[str], said: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = pytester.makefile(".md", page="<!-- crash -->\n<!-- /crash -->\n")
-    pytester.makepyfile(test_it=SESSION.format(lost=lost))
+@pytest.fixture
+def page(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page to be written by a session in its folder."""
     pytester.makeini("[pytest]\ntestpaths = .\naddopts = --import-mode=importlib\n")
+    page = pytester.makefile(".md", page="<!-- crash -->\n<!-- /crash -->\n")
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(crash, "PROGRESS_SECONDS", 0.0)
     for name, value in (LONG | {"HOLDFAST_REPORT": str(page)}).items():
         monkeypatch.setenv(name, value)
-    result = pytester.runpytest_inprocess(*options, plugins=[crash, Collector()])
+    return page
+
+
+@pytest.mark.parametrize(("lost", "said"), [([0], "left out: pruning"), ([0, 1], "not everything passed")])
+def test_a_session_shows_its_table_and_leaves_the_page_alone_when_it_is_no_good(
+    lost: list[int], said: str, page: Path, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(test_it=SESSION.format(lost=lost))
+    result = pytester.runpytest_inprocess(plugins=[crash, Collector()])
     shown = result.stdout.str()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert "  half" in shown
@@ -177,3 +175,19 @@ def test_a_session_shows_its_table_and_leaves_the_page_alone_when_it_is_no_good(
     assert ("workers killed under load FAILED" in shown) == (1 in lost)
     assert f"page.md was not written: {said}" in shown
     assert page.read_text().split() == ["<!--", "crash", "-->", "<!--", "/crash", "-->"]
+
+
+@pytest.mark.parametrize("unfit", ["-k storm", "test_it.py", "no page", "short"])
+def test_a_session_that_could_not_write_the_page_does_not_begin(
+    unfit: str, page: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makepyfile(test_it="def test_storm(): print('executed')")
+    if unfit == "no page":
+        page.unlink()
+    if unfit == "short":
+        monkeypatch.delenv("HOLDFAST_KILLS")
+    options = unfit.split() if unfit in {"-k storm", "test_it.py"} else []
+    result = pytester.runpytest_inprocess("-s", *options, plugins=[crash, Collector()])
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "page.md would not be written: " in result.stderr.str()
+    assert "executed" not in result.stdout.str()

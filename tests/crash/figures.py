@@ -130,6 +130,7 @@ class Collector:
         self._seconds: dict[str, float] = {}
         self._outcomes: Counter[str] = Counter()
         self._began = time.monotonic()
+        self._page = os.environ.get("HOLDFAST_REPORT", "")
         self._said = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -140,17 +141,26 @@ class Collector:
             mine = {"test": report.nodeid, "passed": report.passed, "seconds": round(self._seconds[report.nodeid], 1)}
             self.parts += [{**value, **mine} for name, value in report.user_properties if name == "figures"]
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        page = os.environ.get("HOLDFAST_REPORT")
-        if not page:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Refuse at once what half an hour later would be refused."""
+        if not self._page:
             return
         try:
-            settings = settings_of(os.environ)
+            settings_of(os.environ)
+            around(ROOT / self._page)
             if session.config.option.keyword or session.config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
                 raise Refused("these are some of the tests only")
+        except Refused as reason:
+            raise pytest.UsageError(f"{self._page} would not be written: {reason}") from None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        page = self._page
+        if not page or exitstatus == pytest.ExitCode.USAGE_ERROR:
+            return
+        try:
             refuse_unfinished(self.parts, passed=exitstatus == 0)
-            write(ROOT / page, self._report(settings))
+            write(ROOT / page, self._report(settings_of(os.environ)))
         except Refused as reason:
             self._said = f"{page} was not written: {reason}"
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
@@ -226,13 +236,18 @@ def commit() -> str:
 
 def write(page: Path, report: Report) -> None:
     """Put the figures between the markers of a page, and as JSON beside it."""
-    text = page.read_text(encoding="utf-8")
+    before, after = around(page)
+    page.write_text(f"{before}\n\n{block(report)}\n\n{after}", encoding="utf-8")
+    page.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def around(page: Path) -> tuple[str, str]:
+    """What is before and after the figures of a page, with the markers."""
     begin, end = MARKERS
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
     if text.count(begin) != 1 or text.count(end) != 1:
         raise Refused(f"the page needs one {begin} and one {end}")
-    before, after = text.partition(begin)[0], text.partition(end)[2]
-    page.write_text(f"{before}{begin}\n\n{block(report)}\n\n{end}{after}", encoding="utf-8")
-    page.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return text.partition(begin)[0] + begin, end + text.partition(end)[2]
 
 
 def block(report: Report) -> str:
@@ -265,15 +280,11 @@ def table(parts: list[Report]) -> list[list[str]]:
 def aligned(rows: list[list[str]]) -> list[str]:
     """The same for a terminal."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in rows
-    ]
+    lines = []
+    for label, *cells in rows:
+        right = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([label.ljust(widths[0]), *right]))
+    return lines
 
 
 def took(seconds: int) -> str:
