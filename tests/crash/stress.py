@@ -16,8 +16,9 @@ sum. What it was told, it notes in a log of its own after each commit. So at any
 - `pragma integrity_check` finds nothing.
 
 The bug's window is some 50 ns wide: between two reads of a checkpoint that finds the log moved already. It has been met
-in production (https://tailscale.com/blog/sqlite-wal-reset-bug), but rarely: `--without-turns` did not show it in a
-million commits beside checkpoints here. So that the stress notices damage is shown by damage that is done on purpose, in `test_stress.py`.
+in production (https://tailscale.com/blog/sqlite-wal-reset-bug), but rarely: `--without-turns` did not show it here in a
+million commits beside checkpoints. So that the stress notices damage is shown by damage that is done on purpose, in
+`test_stress.py`.
 """
 
 from __future__ import annotations
