@@ -217,6 +217,45 @@ def test_a_coroutine_that_will_not_end_is_given_up_and_the_others_are_closed() -
     assert closed == ["Task-2"]
 
 
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda: touch("again"),
+        lambda: sleep(5),
+        lambda: asyncio.gather(touch("again")),
+        lambda: asyncio.ensure_future(asyncio.sleep(1)),
+    ],
+    ids=["step", "sleep", "gather", "task"],
+)
+def test_code_that_swallows_every_refusal_and_tries_again_does_not_hold_the_thread(operation: Any) -> None:
+    """``except:`` around what is tried again is common; refused at once each time, it would spin for ever."""
+
+    @workflow
+    async def tries_for_ever() -> None:
+        while True:
+            try:
+                await operation()
+            except BaseException:
+                continue
+
+    activation = begun(tries_for_ever)
+    activation.close()
+    assert not activation.steps
+    assert not activation.timers
+
+
+def test_a_plain_workflow_that_swallows_every_refusal_does_not_hold_the_thread_either() -> None:
+    @workflow
+    def tries_for_ever() -> None:
+        while True:
+            try:
+                touch("again")
+            except BaseException:
+                continue
+
+    begun(tries_for_ever).close()
+
+
 def test_an_abandoned_async_generator_is_closed_with_its_run_and_not_by_the_collector() -> None:
     """Left to the collector, its `finally` would call steps in whichever run is active then."""
     seen: list[str] = []

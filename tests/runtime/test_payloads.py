@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from holdfast import (
     step,
     workflow,
 )
+from holdfast._model.payloads import check_payload
 
 MIB = 1_048_576
 
@@ -239,3 +241,18 @@ def test_a_result_that_readers_could_not_decode_fails_its_step_and_listings_go_o
             assert len(await far_down(300, app.list)) == 4
 
     play(main())
+
+
+def test_the_bound_of_nesting_is_the_same_on_every_python_and_strings_do_not_count() -> None:
+    def check(value: Any) -> None:
+        check_payload(json.dumps(value), "result", chars_max=1_000_000)
+
+    value: Any = "]" * 300 + '\\"['
+    for _ in range(250):
+        value = [value]
+    check(value)
+    check(["[{" * 50] * 20)
+    with pytest.raises(NotEncodable, match="result cannot be stored: it is nested too deeply .*250 levels"):
+        check([value])
+    with pytest.raises(NotEncodable, match="nested"):
+        check([["text"] * 50, [value]])

@@ -230,7 +230,9 @@ class Activation:
     def call_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A step was called: number it, check it against the history, and request it."""
         if self.loop.closing or self.loop.halted:
-            raise RunClosing
+            self.loop.refuse()
+            never = self.loop.create_future()
+            return never if self._bridge is None else self._bridge.wait(never)
         step.result  # noqa: B018 - an annotation that cannot be stored is refused before the body has run
         self._seq = seq = self._seq + 1
         if seq > OPERATIONS_MAX:
@@ -260,7 +262,8 @@ class Activation:
     def timer_started(self, timer: WorkflowTimer) -> None:
         """Part of `LoopOwner`."""
         if self.loop.closing or self.loop.halted:
-            raise RunClosing
+            self.loop.refuse()
+            return
         timer.seq = self._take_seq()
         timer.after = self.ordinal
         if self._history is not None:
@@ -292,7 +295,8 @@ class Activation:
     def patched(self, name: str) -> bool:
         """Whether this run takes the new branch; asked once per name, recorded when it does."""
         if self.loop.closing or self.loop.halted:
-            raise RunClosing
+            self.loop.refuse()
+            return True
         if self._patches is None:
             self._patches = {}
         if name not in self._patches:

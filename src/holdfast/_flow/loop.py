@@ -45,6 +45,8 @@ FAR_US = 32_503_680_000_000_000
 """The year 3000: a timer that is due later, or never, is due then."""
 TASKS_UNCHECKED_MAX = 64
 """Tasks that a loop holds before it looks which of them are done."""
+REFUSALS_MAX = 1_000
+"""Operations that a run which leaves memory is refused; after these they are never answered instead."""
 
 
 ASYNC_HINT = "sleep with holdfast.sleep(...); to do several things at once, make the workflow `async def`"
@@ -147,7 +149,7 @@ class LoopOwner(Protocol):
     """Whoever drives a workflow's loop."""
 
     def timer_started(self, timer: WorkflowTimer) -> None:
-        """The workflow started a timer. May raise `RunClosing`."""
+        """The workflow started a timer. May raise `RunClosing`, or leave a timer alone that is never to fire."""
         ...
 
     def timer_cancelled(self, timer: WorkflowTimer) -> None:
@@ -200,6 +202,7 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         self.now_us = 0
         self.closing = False
         self.halted = False
+        self._refusals = 0
         self.is_in_plain_code: Callable[[], bool] | None = None
         self.number = (salt & 0x3FFF_FFFF) << 32
 
@@ -218,6 +221,16 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
                     raise
                 except BaseException as error:
                     self.owner.unhandled({"message": f"a callback failed: {handle!r}", "exception": error})
+
+    def refuse(self) -> None:
+        """Raise `RunClosing`: this run asks for nothing any more.
+
+        Returns when that has been raised too often: code that swallows it and tries again (``while True: try: ...
+        except: continue``) would hold the worker's thread for ever. What it asks for then must never come.
+        """
+        self._refusals += 1
+        if self._refusals <= REFUSALS_MAX:
+            raise RunClosing
 
     # What a workflow, and asyncio on its behalf, may use.
 
@@ -259,7 +272,8 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
     ) -> WorkflowTask[T]:
         if self.closing:
             _close_quietly(coro)
-            raise RunClosing
+            self.refuse()
+            return self.create_future()  # type: ignore[return-value]
         if self.is_in_plain_code is not None and self.is_in_plain_code():
             if isinstance(coro, Coroutine):
                 coro.close()
