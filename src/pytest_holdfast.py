@@ -13,7 +13,7 @@ Holdfast until a test asks for it, and without the option `holdfast_leaks` it ad
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -99,8 +99,20 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     player = pyfuncitem.stash[_PLAYER]
     wanted = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    player.play(lambda: function(**wanted))
+    _play(player, lambda: function(**wanted))
     return True
+
+
+def _play(player: Player, test: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    from holdfast.testing.stuck import WaitsForNothing
+
+    try:
+        player.play(test)
+    except WaitsForNothing as error:
+        told = str(error)
+    else:
+        return
+    pytest.fail(told, pytrace=False)  # the test's own line is part of the message
 
 
 @pytest.fixture

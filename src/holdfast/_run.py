@@ -117,9 +117,7 @@ class Run(Generic[T]):
                 raise
             last_look = await self._look()
             if last_look is None:
-                raise WaitTimeout(
-                    f"run {self.id!r} has not ended within {timeout:g} s", hint="it goes on; wait again or look at it"
-                ) from None
+                raise await self._not_ended(timeout) from None
             ended = last_look
         return self._answer(ended)
 
@@ -145,6 +143,18 @@ class Run(Generic[T]):
         if row is None:
             raise RunNotFound(self.id)
         return Ended(row.state, row.output, row.error) if row.state in ENDED else None
+
+    async def _not_ended(self, timeout: float) -> WaitTimeout:
+        info = await self.describe()
+        told = f"run {self.id!r} has not ended within {timeout:g} s"
+        match info.state:
+            case RunState.BLOCKED:
+                why = "" if info.error is None else f": {info.error.message}"
+                return WaitTimeout(f"{told}; it is blocked ({info.reason}){why}", hint="mend that, then wait again")
+            case RunState.PAUSED:
+                return WaitTimeout(f"{told}; it is paused", hint="let it go on with run.resume()")
+            case state:
+                return WaitTimeout(f"{told}; it is {state}", hint="it goes on; wait again or look at it")
 
     def _answer(self, ended: Ended) -> T:
         if ended.state == RunState.CANCELLED:

@@ -27,8 +27,9 @@ import pytest
 from holdfast import sleep, step, workflow
 from holdfast._flow.activation import Activation
 from holdfast._model.records import EntryRecorded, RunRow
-from holdfast.testing.crash import BATCHED, PARKED, SINGLE, CrashOptions, Death, Experiment
+from holdfast.testing.crash import CrashOptions, Experiment
 from holdfast.testing.dying import Moment
+from holdfast.testing.life import BATCHED, PARKED, SINGLE, Death
 
 if TYPE_CHECKING:  # a child process that replays has nothing of the tests
     from tests.crash.figures import Add, Progress

@@ -252,7 +252,7 @@ def test_the_bound_of_nesting_is_the_same_on_every_python_and_strings_do_not_cou
         value = [value]
     check(value)
     check(["[{" * 50] * 20)
-    with pytest.raises(NotEncodable, match="result cannot be stored: it is nested too deeply .*250 levels"):
+    with pytest.raises(NotEncodable, match=r"result cannot be stored: it is nested too deeply .*250 levels"):
         check([value])
     with pytest.raises(NotEncodable, match="nested"):
         check([["text"] * 50, [value]])

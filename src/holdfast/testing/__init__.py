@@ -20,9 +20,10 @@ a network.
 from __future__ import annotations
 
 from holdfast.testing.clock import Clock, play
-from holdfast.testing.crash import CrashOptions, CrashReport, Outcome, crash_everywhere, crash_everywhere_async
+from holdfast.testing.crash import CrashOptions, CrashReport, crash_everywhere, crash_everywhere_async
 from holdfast.testing.fakes import Fake, fake
 from holdfast.testing.idle import run_until_idle, run_until_idle_sync
+from holdfast.testing.life import Outcome
 from holdfast.testing.replays import assert_replays, export_run
 
 __all__ = [

@@ -89,7 +89,7 @@ class _ClockEngine(Engine):
     async def open(self) -> None:
         await super().open()
         if self.worker is not None:  # nothing has begun yet: the dispatcher's first turn comes after this one
-            hold_clock(self.worker.executor.bodies.threads, self._loop)
+            hold_clock(self.worker.executor.bodies, self._loop)
 
 
 class ClockStore:

@@ -6,8 +6,9 @@ Time passes only where the test awaits something: a run's result, or `clock.adva
 sees the world stand still. Apps made by `clock.app` read the same clock, so sleeps, time-outs, retries and deadlines of
 their runs pass with it; the database is a real file.
 
-Calls of the store keep the clock still for as long as they take, so a slow disk changes no outcome. Bodies of `def`
-steps keep it still for `THREAD_SECONDS` of real time; one that takes longer may be meant to run into its time-out.
+Calls of the store keep the clock still for as long as they take, so a slow disk changes no outcome. Bodies that work in
+real time, in threads or on sockets, keep it still for a second since something last happened there; one that takes longer
+may be meant to run into its time-out.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from holdfast._runtime.options import WorkerOptions
 from holdfast._world import SystemWorld
 from holdfast.errors import UsageError
 from holdfast.testing.apps import ClockApp, ClockStore, Source, included, options_of
+from holdfast.testing.stuck import WaitsForNothing, stuck
 from holdfast.testing.virtual import EPOCH_US, VirtualLoop, VirtualWorld
 
 T = TypeVar("T")
 
 START: Final = datetime.fromtimestamp(EPOCH_US // 1_000_000, UTC)
 """When time begins, unless a test says otherwise: 2030-01-01 00:00 UTC."""
-THREAD_SECONDS: Final = 1.0
 YEARS_MAX: Final = timedelta(days=10 * 366)
 """Virtual time after which whoever still waits is told that it waits for nothing."""
 
@@ -43,6 +44,7 @@ class Clock:
         self._loop = loop
         self._world = _ClockWorld(loop, seed=seed)
         self._folder = folder
+        self._apps: list[Holdfast] = []
 
     def __repr__(self) -> str:
         return f"<Clock at {self.now():%Y-%m-%d %H:%M:%S} UTC>"
@@ -85,6 +87,7 @@ class Clock:
             loop=self._loop,
             worker=options_of(worker),
         )
+        self._apps.append(app)
         return included(app, sources)
 
 
@@ -143,16 +146,23 @@ class Player:
         coroutine = main()
         if not asyncio.iscoroutine(coroutine):
             raise UsageError(f"play: {shown(main)} gave {shown(coroutine)}", hint="write async def main(clock): ...")
-        limit = asyncio.timeout(YEARS_MAX.total_seconds())
+        limit, told, tasks = asyncio.timeout(None), list[str](), list[asyncio.Task[None]]()
+
+        async def give_up() -> None:
+            told.append(await stuck(coroutine, self.clock._apps))
+            limit.reschedule(self.loop.time())
+
+        end = self.loop.seconds + YEARS_MAX.total_seconds()
+        timer = self.loop.call_in_background(end, lambda: tasks.append(asyncio.ensure_future(give_up())))
         try:
             async with limit:
                 return await coroutine
-        except TimeoutError as error:
+        except TimeoutError:
             if not limit.expired():
                 raise
-            raise AssertionError(
-                "after ten virtual years the test still waits for something that does not come"
-            ) from error
+        finally:
+            timer.cancel()
+        raise WaitsForNothing(f"after ten virtual years the test still waits for what does not come\n{told[0]}")
 
 
 class ClockLoop(VirtualLoop):
@@ -160,7 +170,6 @@ class ClockLoop(VirtualLoop):
 
     def __init__(self, *, start: float = 0.0) -> None:
         super().__init__(start=start)
-        self.thread_grace = THREAD_SECONDS
         self.on_idle = self._wake_idle
         self.stores: list[ClockStore] = []
         self._waiting: list[tuple[asyncio.Future[None], Callable[[], bool]]] = []
@@ -176,7 +185,8 @@ class ClockLoop(VirtualLoop):
         if asyncio.get_running_loop() is not self:
             raise UsageError(
                 f"{what} belongs to a clock in virtual time, and this event loop is another one",
-                hint="use it inside play(main), or in an async test that has holdfast_clock and no other async plugin",
+                hint="make the test `async def`, let it ask for holdfast_clock and leave the marks of other async plugins out; "
+                "without pytest call play(main)",
             )
 
     def _wake_idle(self) -> bool:

@@ -2,17 +2,18 @@
 
 Each experiment is a sequence of *lives*, one app each, on one real SQLite file. The first life ends at the chosen
 record; the next one opens the file as a fresh process would, finds a worker that is dead (its lock is free), takes the
-run over by replay, and finishes it. What is compared:
+run over by replay, and finishes it. Before any death the run is repeated: code that does something else by itself, as
+with state in a module, is told apart from code that a death leads astray. What is compared:
 
 - the outcome (result, or class and message of the exception) is that of the undisturbed run;
 - no body of a step began whose outcome was recorded, or before what came before it was durable; attempts were counted;
-- the history in the file is what was acknowledged, entry by entry.
+- the history in the file is what was acknowledged, entry by entry;
+- the effects, if `around` checks them.
 
-The process is not really killed: its store stops taking anything (`holdfast.testing.dying`), which to a database is the
-same, and makes the moment exact. Bodies under way are cancelled at the death; `kill -9` of real processes is tested
-elsewhere. Time is virtual (`holdfast.testing.virtual`), and every run gets the same seed, so lives draw the same random
-numbers. The order in which racing steps end may differ after a death (a step that runs again ends later); where the
-result depends on it, give `same`, which compares outcomes.
+Time is virtual (`holdfast.testing.virtual`), and every run gets the same seed, so lives draw the same random numbers.
+The order in which racing steps end may differ after a death (a step that runs again ends later); where the result
+depends on it, give `same`, which compares outcomes. All lives share this process: what a workflow or a step keeps in a
+module outlives each death here, and would not in production.
 """
 
 from __future__ import annotations
@@ -21,46 +22,30 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NoReturn
 
-from holdfast._app import Holdfast
 from holdfast._flow.definitions import Workflow
-from holdfast._model.records import EntryRecorded
+from holdfast._model.bounds import shown
 from holdfast._run import Run
-from holdfast._runtime.bodies import Bodies, Body
-from holdfast._runtime.engine import Engine
-from holdfast._runtime.executor import Executor
-from holdfast._runtime.memory import Memory
-from holdfast._runtime.options import ExecutorOptions, WorkerOptions
-from holdfast._runtime.parking import Parking
-from holdfast._store.journal import Journal, JournalOptions
-from holdfast._store.port import Store
 from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import parse
-from holdfast._world import SystemWorld, World
-from holdfast.errors import HoldfastError, UsageError
-from holdfast.testing.dying import DyingStore, Moment
+from holdfast._world import SystemWorld
+from holdfast.errors import UsageError
+from holdfast.testing.dying import Moment
 from holdfast.testing.ledger import Ledger
-from holdfast.testing.virtual import VirtualLoop, VirtualWorld, hold_clock
+from holdfast.testing.life import BATCHED, PARKED, SINGLE, Death, Life, Manner, Outcome, Subject
+from holdfast.testing.stuck import WaitsForNothing
+from holdfast.testing.virtual import VirtualLoop
 
-RUN_ID: Final = "run"
 LIVES_MAX: Final = 1_000
 _LOG_LINES_MAX: Final = 40
-
-
-class Outcome(NamedTuple):
-    """How a run ended: a result, or the class and message of an exception."""
-
-    kind: str
-    value: Any
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.value!r}"
+_MANNERS: Final = {manner.word: manner for manner in (SINGLE, BATCHED, PARKED)}
+_MOMENTS: Final = {moment.name.lower(): moment for moment in Moment}
 
 
 def _equal(expected: Outcome, found: Outcome) -> bool:
@@ -79,6 +64,11 @@ class CrashOptions:
         seconds_max: virtual seconds after which an unfinished run counts as stuck.
         meanwhile: called beside the run in every life, to cancel it, for instance; virtual time passes in it.
         same: whether an outcome counts as the expected one; equality by default.
+        may_fail: the undisturbed run may end with an exception, which is then what every other one must end with.
+        around: makes a context for each experiment, all lives of one run: empty your fakes, `yield`, look at what they
+            were told. What it asserts fails with the crash point.
+        only: one crash point, as failures name them: ``"single-before-3"``.
+        tell: called with the name of each crash point before it is tried; `print` shows how far it is.
     """
 
     seed: int = 1
@@ -88,6 +78,10 @@ class CrashOptions:
     seconds_max: float = 366 * 86_400.0
     meanwhile: Callable[[Run[Any]], Awaitable[object]] | None = None
     same: Callable[[Outcome, Outcome], bool] = _equal
+    may_fail: bool = False
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+    only: str | None = None
+    tell: Callable[[str], object] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,50 +120,41 @@ def crash_everywhere(
         What was done: the number of crash points, and more.
 
     Raises:
-        AssertionError: an outcome differs, a recorded step ran again, or a run got stuck; the message has the crash
-            point, everything that became durable, and the seed.
-        UsageError: called inside a running event loop: use `crash_everywhere_async` there.
+        AssertionError: an outcome differs, the undisturbed run fails or does not repeat itself, a recorded step ran
+            again, a run got stuck, or `around` found something; the message has the crash point, how to try only that
+            one, everything that became durable, and the seed.
+        UsageError: called inside a running event loop: use `crash_everywhere_async` there; or an option is wrong.
     """
+    __tracebackhide__ = True
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         pass
     else:
         raise UsageError("crash_everywhere inside an event loop", hint="await crash_everywhere_async(...) instead")
-    settings = options or CrashOptions()
+    if not isinstance(workflow, Workflow):
+        raise UsageError(
+            f"crash_everywhere({shown(workflow)}) takes a workflow", hint="a function decorated with @workflow"
+        )
+    settings = CrashOptions() if options is None else options
+    if not isinstance(settings, CrashOptions):
+        raise UsageError(f"crash_everywhere(options={shown(options)})", hint="options=CrashOptions(...)")
+    if settings.points_max < 1:
+        raise UsageError(f"points_max={shown(settings.points_max)} leaves nothing to try", hint="1 or more")
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as folder, _logs() as log:
         experiment = Experiment(workflow, args, kwargs, settings, Path(folder), log)
-        return experiment.everywhere()
+        try:
+            return experiment.everywhere()
+        except AssertionError as error:
+            raise error.with_traceback(None)  # noqa: B904  the way through the kit tells nothing
 
 
 async def crash_everywhere_async(
     workflow: Workflow[..., Any], *args: Any, options: CrashOptions | None = None, **kwargs: Any
 ) -> CrashReport:
     """`crash_everywhere` for callers in an event loop: the same, in a thread."""
+    __tracebackhide__ = True
     return await asyncio.to_thread(crash_everywhere, workflow, *args, options=options, **kwargs)
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How the engine is set in an experiment."""
-
-    name: str
-    journal: JournalOptions
-    pipeline: int
-    park_after: float
-
-
-SINGLE: Final = Manner("one record per commit", JournalOptions(batch_max=1), 1, 3600.0)
-BATCHED: Final = Manner("batches as they form", JournalOptions(), 2, 3600.0)
-PARKED: Final = Manner("one record per commit, parking at every wait", JournalOptions(batch_max=1), 1, 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """At which batch of a life, and when."""
-
-    at: int
-    moment: Moment
 
 
 @dataclass(slots=True)
@@ -185,26 +170,44 @@ class Experiment:
     files: int = 0
     expected: Outcome | None = None
     report: CrashReport | None = None
-    deaths: list[Death] = field(default_factory=list)
+    point: str = ""
 
     def everywhere(self) -> CrashReport:
-        """The undisturbed run, then every crash point in every manner."""
-        manners = [SINGLE]
-        manners += [BATCHED] if self.options.batched else []
-        manners += [PARKED] if self.options.parked else []
-        ledger, self.expected = self.trial(SINGLE, [])
-        report = self.report = CrashReport(outcome=self.expected, records=ledger.records)
-        self._count(ledger)
-        for manner in manners:
+        """The undisturbed run, then every crash point in every manner, or the one that is asked for."""
+        only = None if self.options.only is None else _point_of(self.options.only)
+        report = self._undisturbed()
+        if only is not None:
+            if not self._survives(*only):
+                raise UsageError(f"only={self.options.only!r}: the run is over before", hint="take a lower number")
+            return report
+        for manner in self._manners():
             for moment in Moment:
                 for at in range(1, self.options.points_max + 1):
-                    if not self._survives(manner, [Death(at, moment)]):
+                    if not self._survives(manner, Death(at, moment)):
                         break
         return report
 
-    def _survives(self, manner: Manner, deaths: list[Death]) -> bool:
+    def _manners(self) -> list[Manner]:
+        return [SINGLE, *[BATCHED] * self.options.batched, *[PARKED] * self.options.parked]
+
+    def _undisturbed(self) -> CrashReport:
+        """Twice: what differs here is no matter of crashes."""
+        ledger, self.expected = self.trial(SINGLE, [])
+        if self.expected.kind != "result" and not self.options.may_fail:
+            self._fail(f"the undisturbed run fails with {self.expected}{_MAY_FAIL}", ledger)
+        self.report = CrashReport(outcome=self.expected, records=ledger.records)
+        self._count(ledger)
+        again, _ = self.trial(SINGLE, [])
+        self._count(again)
+        if self.options.same is _equal and (differs := _difference(_operations(ledger), _operations(again))):
+            self._fail(f"{_NOT_ALIKE}, {differs}{_BY_ITSELF}", again)
+        return self.report
+
+    def _survives(self, manner: Manner, death: Death) -> bool:
         """One experiment; false when the run was over before a death came."""
-        ledger, _ = self.trial(manner, deaths)
+        if self.options.tell is not None:
+            self.options.tell(_name_of(manner, death))
+        ledger, _ = self.trial(manner, [death])
         self._count(ledger)
         if ledger.life == 1:
             return False
@@ -217,33 +220,46 @@ class Experiment:
             self.report.lives += ledger.life
             self.report.bodies += ledger.bodies
 
-    def trial(self, manner: Manner, deaths: list[Death]) -> tuple[Ledger, Outcome]:
+    def trial(self, manner: Manner, deaths: Sequence[Death]) -> tuple[Ledger, Outcome]:
         """Lives on one file until the run has ended; dies once per life as long as `deaths` lasts."""
         self.log.clear()
-        path, ledger = self._new_file(), Ledger()
-        seconds, outcome = 0.0, None
+        self.point = ", ".join(_name_of(manner, death) for death in deaths)
+        ledger = Ledger()
+        try:
+            with self.options.around():
+                outcome = self._lives(manner, deaths, ledger)
+        except WaitsForNothing as error:
+            self._fail(str(error), ledger)
+        except AssertionError as error:
+            self._fail(f"what `around` checks does not hold: {error}", ledger, cause=error)
+        self._judge(outcome, ledger)
+        return ledger, outcome
+
+    def _lives(self, manner: Manner, deaths: Sequence[Death], ledger: Ledger) -> Outcome:
+        path, seconds, outcome = self._new_file(), 0.0, None
         for life in range(LIVES_MAX):
             death = deaths[life] if life < len(deaths) else None
             end = "" if death is None else f", dies {death.moment.value} batch {death.at}"
             ledger.begin_life(manner.name + end)
             seconds, outcome = self._life(path, ledger, manner, death, seconds)
             if outcome is not None:
-                break
+                return outcome
+        raise WaitsForNothing("the run has not ended")
+
+    def _judge(self, outcome: Outcome, ledger: Ledger) -> None:
         for problem in ledger.violations:
             self._fail(problem, ledger)
-        if outcome is None:
-            self._fail("the run has not ended", ledger)
-            raise AssertionError("unreachable")
         if self.expected is not None and not self.options.same(self.expected, outcome):
-            self._fail(f"the outcome differs:\n  undisturbed: {self.expected}\n  now:         {outcome}", ledger)
-        return ledger, outcome
+            sides = f"\n  undisturbed: {self.expected}\n  now:         {outcome}"
+            self._fail(f"the outcome differs:{sides}" if self.point else f"{_NOT_ALIKE}:{sides}{_BY_ITSELF}", ledger)
 
     def _life(
         self, path: Path, ledger: Ledger, manner: Manner, death: Death | None, seconds: float
     ) -> tuple[float, Outcome | None]:
-        loop = VirtualLoop(start=seconds)
+        loop, options = VirtualLoop(start=seconds), self.options
+        subject = Subject(self.workflow, self.args, self.kwargs, options.seed, options.seconds_max, options.meanwhile)
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            life = _Life(self, path, ledger, manner, death, loop)
+            life = Life(subject, path, ledger, manner, death, loop)
             outcome = runner.run(life.live())
         return loop.seconds, outcome
 
@@ -257,162 +273,52 @@ class Experiment:
         shutil.copyfile(template, path)
         return path
 
-    def _fail(self, problem: str, ledger: Ledger) -> None:
+    def _fail(self, problem: str, ledger: Ledger, *, cause: BaseException | None = None) -> NoReturn:
         log = "\n".join(self.log) or "(nothing)"
-        raise AssertionError(
-            f"workflow {self.workflow.name!r}: {problem}\n\nseed {self.options.seed}\n{ledger}\n\nlog:\n{log}"
-        )
+        where, again = "", ""
+        if self.point:
+            seed = "" if self.options.seed == CrashOptions().seed else f", seed={self.options.seed}"
+            where = f" at crash point {self.point}"
+            again = f'\nonly this one again: options=CrashOptions(only="{self.point}"{seed})'
+        told = f"workflow {self.workflow.name!r}{where}: {problem}{again}"
+        raise AssertionError(f"{told}\n\nseed {self.options.seed}\n{ledger}\n\nlog:\n{log}") from cause
 
 
-class _Life:
-    """One process."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        path: Path,
-        ledger: Ledger,
-        manner: Manner,
-        death: Death | None,
-        loop: VirtualLoop,
-    ) -> None:
-        self._experiment = experiment
-        self._ledger = ledger
-        self._manner = manner
-        self._death = death
-        self._loop = loop
-        uri = f"sqlite:///{path}?synchronous=normal"
-        world = VirtualWorld(loop, life=ledger.life, seed=experiment.options.seed)
-        self.store = self._make_store(SqliteStore(parse(uri), world=world))
-        options = WorkerOptions(
-            execution=ExecutorOptions(park_after=manner.park_after),
-            poison_after=None,
-        )
-        self._app = _ProvedApp(uri, world=world, store=self.store, worker=options, journal=manner.journal)
-        self._app.include(experiment.workflow)
-
-    async def live(self) -> Outcome | None:
-        """Execute until the run has ended, or until death; none in that case."""
-        dying = asyncio.create_task(self._die())
-        working = asyncio.create_task(self._work())
-        await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            self.store.bury()
-            working.cancel()
-        dying.cancel()
-        await asyncio.wait({working, dying})
-        await self.store.close()  # a second time, unless the death came while the first was under way
-        if working.cancelled() or (self._is_dead and isinstance(working.exception(), HoldfastError)):
-            return None
-        return working.result()
-
-    async def _die(self) -> None:
-        await self.store.died.wait()
-        if self._death is not None:
-            self._ledger.died(self._death.moment.value, self.store.fatal)
-
-    @property
-    def _is_dead(self) -> bool:
-        return self.store.died.is_set()
-
-    async def _work(self) -> Outcome:
-        async with self._app as app:
-            self._watch(app._engine)
-            run = await self._start(app)
-            meanwhile = self._experiment.options.meanwhile
-            if meanwhile is None:
-                return await self._answer(run)
-            beside = asyncio.ensure_future(meanwhile(run))
-            try:
-                return await self._answer(run)
-            finally:
-                beside.cancel()
-                await asyncio.wait({beside})
-
-    async def _start(self, app: Holdfast) -> Run[Any]:
-        experiment = self._experiment
-        if self._ledger.started:  # recovery needs no call of the user
-            return Run(app, RUN_ID, experiment.workflow)
-        run: Run[Any] = await app.start(experiment.workflow, *experiment.args, id=RUN_ID, **experiment.kwargs)
-        return run
-
-    async def _answer(self, run: Run[Any]) -> Outcome:
-        limit = asyncio.timeout(self._experiment.options.seconds_max)
-        try:
-            async with limit:
-                outcome = Outcome("result", await run.result())
-        except Exception as error:
-            if self._is_dead:
-                raise
-            if limit.expired():
-                raise AssertionError(f"the run is stuck: {await run.describe()}\n\n{self._ledger}") from error
-            outcome = Outcome(f"{type(error).__module__}.{type(error).__qualname__}", str(error))
-        self._ledger.told(outcome)
-        await self._compare(run)
-        return outcome
-
-    async def _compare(self, run: Run[Any]) -> None:
-        """The file holds what was acknowledged."""
-        ledger = self._ledger
-        stored = {entry.seq: entry for entry in await run.history()}
-        for (generation, seq), entry in ledger.entries.items():
-            if generation != ledger.generation:
-                continue
-            found = stored.get(seq)
-            if found is None or (entry.ordinal is not None and found.ordinal != entry.ordinal):
-                ledger.violations.append(f"entry {seq} was acknowledged but the file holds {found}")
-
-    # What the app of this life is made of.
-
-    def _make_store(self, inner: Store) -> DyingStore:
-        manner, death = self._manner, self._death
-        return DyingStore(
-            inner,
-            loop=self._loop,
-            pipeline=manner.pipeline,
-            die_at=None if death is None else death.at,
-            moment=Moment.BEFORE if death is None else death.moment,
-            committed=self._ledger.committed,
-        )
-
-    def _watch(self, engine: Engine) -> None:
-        """Hear of every body that begins, and park what waits when nothing else is to be done."""
-        worker = engine.worker
-        if worker is None or worker.executor.live:
-            raise AssertionError("the app executed something before it was open")
-        executor = worker.executor
-        if self._manner.park_after == 0.0:
-            self._loop.on_idle = _parking(executor, engine.world)
-        bodies: Bodies = executor.bodies
-        begin = bodies._begin
-
-        def begun(body: Body, now: int) -> None:
-            begin(body, now)
-            self._ledger.begun(body.call, early=_undurable(engine.journal))
-
-        bodies._begin = begun  # type: ignore[method-assign]
-        hold_clock(bodies.threads, self._loop)
+_MAY_FAIL: Final = "\nhint: if that is how it is to end: options=CrashOptions(may_fail=True)"
+_NOT_ALIKE: Final = "two undisturbed runs are not alike"
+_BY_ITSELF: Final = (
+    "\nhint: a workflow may go by its arguments, its steps and holdfast's now(), random() and uuid4(), not by the world"
+    "\n      or what a module remembers; a step whose own answer differs needs a fake, or give same=..."
+)
 
 
-class _ProvedApp(Holdfast):
-    """An app whose world and store are those of an experiment."""
+def _name_of(manner: Manner, death: Death) -> str:
+    return f"{manner.word}-{death.moment.name.lower()}-{death.at}"
 
-    def __init__(
-        self, uri: str, *, world: World, store: DyingStore, worker: WorkerOptions, journal: JournalOptions
-    ) -> None:
-        super().__init__(uri, worker=worker, journal=journal)
-        self._world = world
-        self._store = store
 
-    def _new_engine(self, worker: WorkerOptions | None) -> Engine:
-        return Engine(
-            store=cast("Store", self._store),
-            world=self._world,
-            workflows=self._known,
-            events=self._events,
-            journal=self._journal_options,
-            worker=worker,
-        )
+def _point_of(name: object) -> tuple[Manner, Death]:
+    match name.split("-") if isinstance(name, str) else ():
+        case [word, moment, at] if (
+            word in _MANNERS and moment in _MOMENTS and at.isdecimal() and at.isascii() and int(at)
+        ):
+            return _MANNERS[word], Death(int(at), _MOMENTS[moment])
+    raise UsageError(
+        f"only={shown(name)} is no crash point", hint='take it from the failure: "single-before-3", "parked-after-1"'
+    )
+
+
+def _operations(ledger: Ledger) -> Counter[str]:
+    """What a run did, whatever the order: racing steps may change theirs."""
+    return Counter(f"{entry.kind} {entry.name}" for entry in ledger.entries.values())
+
+
+def _difference(first: Counter[str], second: Counter[str]) -> str:
+    only = [
+        f"only the {which} did {', '.join(sorted(some))}"
+        for which, some in (("first", first - second), ("second", second - first))
+        if some
+    ]
+    return " and ".join(only)
 
 
 async def _create(path: Path) -> None:
@@ -423,29 +329,6 @@ async def _create(path: Path) -> None:
 
 def _ignore() -> None:
     """Nobody else writes."""
-
-
-def _parking(executor: Executor, world: World) -> Callable[[], bool]:
-    """Parks every run that waits; true when there was one."""
-    parking = Parking(executor, world=world, options=ExecutorOptions(park_after=0.0), memory=Memory())
-
-    def park() -> bool:
-        before = _staying(executor)
-        with suppress(StopIteration):  # a turn that never waits, stepped outside of any task
-            parking._turn().send(None)
-        return _staying(executor) < before
-
-    return park
-
-
-def _staying(executor: Executor) -> int:
-    return sum(run.leaving is None and not run.gone for run in executor.live.values())
-
-
-def _undurable(journal: Journal) -> bool:
-    """Whether an outcome is still on its way to the file."""
-    batches = [journal._intake, *journal._under_way]
-    return any(isinstance(record, EntryRecorded) for batch in batches for record in batch.records)
 
 
 class _Collector(logging.Handler):

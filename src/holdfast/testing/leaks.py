@@ -10,14 +10,11 @@ watched. What a wider fixture opens, one of a module or session, lives on by int
 from __future__ import annotations
 
 import asyncio
-import sysconfig
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from typing import Any, Final
 
 import holdfast
@@ -27,15 +24,11 @@ from holdfast._store.lifelock import LifeLock, held_locks
 from holdfast._store.sqlite import SqliteStore
 from holdfast._sync import SyncClient
 from holdfast.testing.apps import ClockStore
+from holdfast.testing.places import calling
 
 JOIN_SECONDS: Final = 1.0
 """Real time that threads which are about to end are given; only waited for where one is left."""
 CLOSE_SECONDS: Final = 10.0
-_LIBRARIES: Final = (
-    str(Path(holdfast.__file__).parent),
-    str(Path(asyncio.__file__).parent.parent),
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +103,7 @@ class Leaks:
 
         @wraps(opened)
         async def opening(client: Client) -> Any:
-            place = _place()
+            place = calling()
             answer = await opened(client)
             if not self.suspended and threading.current_thread().name != "holdfast-sync":
                 self.openings.append(Opening(client, place, asyncio.get_running_loop()))
@@ -126,7 +119,7 @@ class Leaks:
         def opening(client: SyncClient) -> Any:
             answer = opened(client)
             if not self.suspended:
-                self.openings.append(Opening(client, _place(), None))
+                self.openings.append(Opening(client, calling(), None))
             return answer
 
         SyncClient.__enter__ = opening  # type: ignore[method-assign]
@@ -211,11 +204,3 @@ def _named(thing: Client | SyncClient) -> str:
     uri = getattr(getattr(store, "uri", None), "path", None)
     name = repr(thing) if isinstance(thing, holdfast.Holdfast) else f"<{type(thing).__name__} of {uri}>"
     return f"{kind} {name}"
-
-
-def _place() -> str:
-    """The user's line that opens: the innermost frame that is neither ours nor a library's."""
-    for frame in reversed(traceback.extract_stack()[:-1]):
-        if not frame.filename.startswith(_LIBRARIES):
-            return f"{frame.filename}:{frame.lineno}, in {frame.name}: {frame.line}"
-    return "an unknown place"

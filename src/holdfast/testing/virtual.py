@@ -4,25 +4,29 @@ A workflow that sleeps for three days is tested in milliseconds: when every task
 another thread, the clock is set to the next timer instead of waiting for it. This holds for everything on the loop,
 `asyncio.sleep` in step bodies and timeouts of steps included, so time passes in one order for all of them.
 
-What is under way elsewhere keeps the clock still: calls into the store's threads (`outside`) for as long as they take,
-threads of step bodies and open sockets for a short real while, because such a body may be meant to run into its
-timeout.
+What is under way elsewhere keeps the clock still: calls into the store's threads (`outside`) for as long as they take;
+threads of step bodies and open sockets for `GRACE_SECONDS` of real time since something last happened there, because
+such a body may be meant to run into its time-out. Where no timer of the test's own could be next, such as that
+time-out, the clock does not pass the time with the engine's own periods: it waits for a body up to `STUCK_SECONDS`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from holdfast._runtime.threads import Job, StepThreads
+from holdfast._runtime.bodies import Bodies
+from holdfast._runtime.threads import Job
+from holdfast._world import ticks_ns
 
 EPOCH_US: Final = 1_893_456_000_000_000
 """Virtual time begins on 2030-01-01."""
-GRACE_SECONDS: Final = 0.02
-"""Real time that threads and sockets get before the clock jumps."""
+GRACE_SECONDS: Final = 1.0
+"""Real time that threads and sockets get to answer before the clock jumps."""
 RESOLUTION_SECONDS: Final = 1e-7
 """What is so close is now: less than a microsecond, more than the error of a float after years of virtual time."""
 STUCK_SECONDS: Final = 60.0
@@ -39,8 +43,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         outside: calls under way in threads that are sure to answer; while there are any, the clock stands still.
-        threads: step bodies under way in threads; they get `thread_grace`.
-        thread_grace: real seconds.
+        threads: step bodies and calls of executors under way in other threads, also those that nobody waits for.
+        calls: those of executors.
+        bodies: of the workers on this loop; they know how many of theirs are under way.
+        patience: with what is at work in real time.
         on_idle: called before the clock jumps; true when it found something to do, so that the jump waits.
     """
 
@@ -48,8 +54,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.seconds = start
         self.outside = 0
         self.threads = 0
-        self.thread_grace = GRACE_SECONDS
+        self.calls = 0
+        self.bodies: weakref.WeakSet[Bodies] = weakref.WeakSet()
         self.on_idle: Callable[[], bool] = _nothing_to_do
+        self._background: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
+        self.patience = _Patience()
         super().__init__(_JumpingSelector(self))
         self._clock_resolution = RESOLUTION_SECONDS
 
@@ -70,7 +79,25 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         task = asyncio.current_task(self)
         if task is not None and task.get_name().startswith("holdfast-"):
             when += (when - self.seconds) * POLL_STRETCH
+            return self.call_in_background(when, callback, *args, context=context)
         return super().call_at(when, callback, *args, context=context)
+
+    def call_in_background(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        """`call_at` for what nobody waits for: while a body is at work in real time, the clock does not jump there."""
+        handle = super().call_at(when, callback, *args, context=context)
+        self._background.add(handle)
+        return handle
+
+    def is_next_in_background(self) -> bool:
+        """Whether nobody waits for the next timer."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]
+        return not scheduled or scheduled[0] in self._background
+
+    def is_at_work(self) -> bool:
+        """Whether a body is under way, or a call of an executor."""
+        return self.calls > 0 or any(bodies.active for bodies in self.bodies)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
@@ -78,6 +105,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """As ever; the thread keeps the clock still for its grace time."""
         future = super().run_in_executor(executor, func, *args)
         self.threads += 1
+        self.calls += 1
+        self.patience.renew()
         future.add_done_callback(self._thread_ended)
         return future
 
@@ -87,6 +116,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _thread_ended(self, _future: object) -> None:
         self.threads -= 1
+        self.calls -= 1
+        self.patience.renew()
+
+
+class _Patience:
+    """Real time since something last happened outside of the loop."""
+
+    def __init__(self) -> None:
+        self._since = 0
+
+    def renew(self) -> None:
+        """Something has happened."""
+        self._since = ticks_ns()
+
+    def left(self, seconds: float) -> float:
+        """What is left of so many seconds."""
+        return max(0.0, seconds - (ticks_ns() - self._since) / 1e9)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -95,27 +141,52 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._wake_up = -1
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        """A socket is to be watched: something will come. The first is the loop's own wake-up pipe."""
+        key = super().register(fileobj, events, data)
+        if self._wake_up == -1:
+            self._wake_up = key.fd
+        self._loop.patience.renew()
+        return key
+
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        """As ever."""
+        self._loop.patience.renew()
+        return super().modify(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> Any:
         loop = self._loop
-        ready = super().select(0)
+        ready = self._look(0)
         if ready or (timeout is not None and timeout < RESOLUTION_SECONDS):
             return ready
         if loop.outside:
-            ready = super().select(STUCK_SECONDS)
+            ready = self._look(STUCK_SECONDS)
             if not ready:
                 raise RuntimeError(f"{loop.outside} calls of the store were not answered within {STUCK_SECONDS:g} s")
             return ready
-        if loop.threads or len(self.get_map()) > 1:  # one is the loop's own wake-up pipe
-            ready = super().select(loop.thread_grace if loop.threads else GRACE_SECONDS)
-            if ready:
-                return ready
-        if loop.on_idle():
-            return []
+        ready = self._look(self._real_seconds())
+        if ready or loop.on_idle():
+            return ready
         if timeout is None:
-            return super().select(None)
+            return self._look(None)
         loop.seconds += timeout
         return []
+
+    def _real_seconds(self) -> float:
+        """How long to wait in real time before the clock jumps."""
+        loop = self._loop
+        if not loop.threads and len(self.get_map()) == 1:  # that one is the wake-up pipe
+            return 0.0
+        seconds = STUCK_SECONDS if loop.is_next_in_background() and loop.is_at_work() else GRACE_SECONDS
+        return loop.patience.left(seconds)
+
+    def _look(self, seconds: float | None) -> Any:
+        ready = super().select(seconds)
+        if any(key.fd != self._wake_up for key, _ in ready):
+            self._loop.patience.renew()
+        return ready
 
 
 class VirtualWorld:
@@ -157,21 +228,28 @@ class VirtualWorld:
         return cancel
 
 
-def hold_clock(threads: StepThreads, loop: VirtualLoop) -> None:
-    """Let the bodies of `def` steps keep the clock still for their grace time."""
-    submit = threads.submit
+def hold_clock(bodies: Bodies, loop: VirtualLoop) -> None:
+    """Let the bodies of steps keep the clock still while they are at work in real time."""
+    loop.bodies.add(bodies)
+    begin, submit = bodies._begin, bodies.threads.submit
+
+    def begun(body: Any, now: int) -> None:
+        loop.patience.renew()
+        begin(body, now)
 
     def submitted(job: Job) -> None:
         loop.threads += 1
         job.call = _counted(job.call, loop)
         submit(job)
 
-    threads.submit = submitted  # type: ignore[method-assign]
+    bodies._begin = begun  # type: ignore[method-assign]
+    bodies.threads.submit = submitted  # type: ignore[method-assign]
 
 
 def _counted(call: Callable[[], object], loop: VirtualLoop) -> Callable[[], object]:
     def ended() -> None:
         loop.threads -= 1
+        loop.patience.renew()
 
     def counted() -> object:
         try:
