@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+import sys
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,6 +20,7 @@ from holdfast.testing.clock import START
 
 DAY = timedelta(days=1)
 SEEN: list[tuple[str, datetime]] = []
+REAL_SECONDS = 0.1  # five times what the clock once gave to sockets
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +74,48 @@ async def retries() -> None:
 @workflow
 async def works_for(seconds: float) -> None:
     await body_that_sleeps(seconds)
+
+
+@step(timeout=30)
+def in_a_thread() -> str:
+    time.sleep(REAL_SECONDS)
+    return "thread"
+
+
+@step(timeout=30)
+async def on_a_socket() -> str:
+    ours, theirs = socket.socketpair()
+    answer = threading.Timer(REAL_SECONDS, theirs.sendall, [b"socket\n"])
+    answer.start()
+    reader, writer = await asyncio.open_connection(sock=ours)
+    line = await reader.readline()
+    writer.close()
+    answer.join()
+    theirs.close()
+    return line.decode().strip()
+
+
+@step(timeout=30)
+async def in_a_child() -> str:
+    code = f"import time; time.sleep({REAL_SECONDS}); print('child')"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", code, stdout=asyncio.subprocess.PIPE)
+    output, _ = await child.communicate()
+    return output.decode().strip()
+
+
+@workflow
+async def works_in_real_time() -> list[str]:
+    return [await in_a_thread(), await on_a_socket(), await in_a_child()]
+
+
+@step
+def longer_than_the_grace() -> None:
+    time.sleep(1.2)
+
+
+@workflow
+async def works_longer() -> None:
+    await longer_than_the_grace()
 
 
 @workflow
@@ -189,13 +235,41 @@ def test_another_app_gives_its_workflows() -> None:
     assert not Path("never-opened.db").exists()
 
 
-def test_whoever_waits_for_nothing_is_told_so() -> None:
+def test_whoever_waits_for_nothing_is_told_where_and_what_the_open_runs_wait_for() -> None:
     async def main(clock: Clock) -> None:
-        async with clock.app(waits_for_ever) as app:
-            await app.run(waits_for_ever)
+        async with clock.app(waits_for_ever, two_reminders) as app:
+            await (await app.start(two_reminders, id="month")).pause()
+            await app.run(waits_for_ever, id="ever")  # here
 
-    with pytest.raises(AssertionError, match="ten virtual years"):
+    with pytest.raises(AssertionError, match="ten virtual years") as caught:
         play(main)
+    lines = str(caught.value).splitlines()
+    assert re.fullmatch(rf"it waits at {re.escape(__file__)}:\d+, in main: await app.run\(.*# here", lines[1])
+    assert sorted(lines[2:]) == [
+        "run 'ever' of workflow 'waits_for_ever' is waiting, for nothing that has a time",
+        "run 'month' of workflow 'two_reminders' is paused: it goes on after run.resume()",
+    ]
+    assert caught.value.__cause__ is None
+
+
+def test_bodies_that_work_in_real_time_keep_the_clock_still() -> None:
+    """In a thread, on a socket and in a child process, each beside the time-out of its step."""
+
+    async def main(clock: Clock) -> datetime:
+        async with clock.app(works_in_real_time) as app:
+            assert await app.run(works_in_real_time) == ["thread", "socket", "child"]
+            return clock.now()
+
+    assert play(main) == START
+
+
+def test_a_body_in_a_thread_without_a_time_out_is_waited_for_and_no_time_passes() -> None:
+    async def main(clock: Clock) -> datetime:
+        async with clock.app(works_longer) as app:
+            await app.run(works_longer)
+            return clock.now()
+
+    assert play(main) == START
 
 
 def test_a_time_out_of_the_test_is_no_wait_for_nothing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import holdfast.testing.idle as idle_module
 from holdfast import Holdfast, NotOpen, RunState, SyncClient, UsageError, WorkerOptions, sleep, step, workflow
 from holdfast._runtime.options import ExecutorOptions
 from holdfast.testing import Clock, play, run_until_idle, run_until_idle_sync
@@ -39,6 +40,22 @@ async def works_then_sleeps(n: int) -> int:
 @workflow
 async def gets_stuck() -> None:
     await stuck()
+
+
+@workflow
+async def never_rests() -> None:
+    while True:
+        await work(1)
+
+
+CHANGED: list[int] = []
+
+
+@workflow
+async def changes() -> None:
+    await work(len(CHANGED))
+    await sleep(10)
+    await work(2)
 
 
 @workflow
@@ -87,6 +104,44 @@ def test_in_virtual_time_only_bodies_let_time_pass() -> None:
             await app.start(sleeps_an_hour_in_a_step)
             await run_until_idle(app)
             assert (clock.now() - begin).total_seconds() == 3600
+
+    play(main)
+
+
+def test_what_is_due_later_paused_or_blocked_is_idle_and_left_alone() -> None:
+    async def main(clock: Clock) -> None:
+        begin = clock.now()
+        async with clock.app(works_then_sleeps, changes) as app:
+            paused = await app.start(works_then_sleeps, 5)
+            await paused.pause()
+            later = await app.start(works_then_sleeps, 1, delay=30 * 86_400)
+            CHANGED.clear()
+            blocked = await app.start(changes)
+            await run_until_idle(app)
+            CHANGED.append(1)
+            await clock.advance(60)
+            await run_until_idle(app)
+            assert (await paused.describe()).state == RunState.PAUSED
+            assert (await later.describe()).state == RunState.SCHEDULED
+            assert (await blocked.describe()).state == RunState.BLOCKED
+            assert (clock.now() - begin).total_seconds() < 61
+            await paused.resume()
+            await run_until_idle(app)
+            assert (await paused.describe()).state == RunState.WAITING
+            assert len(await paused.history()) == 6
+
+    play(main)
+
+
+def test_in_virtual_time_too_the_real_clock_bounds_what_is_never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idle_module, "SECONDS", 0.2)
+
+    async def main(clock: Clock) -> None:
+        async with clock.app(never_rests) as app:
+            run = await app.start(never_rests)
+            with pytest.raises(AssertionError, match=f"not idle after 0.2 s: .*{run.id}"):
+                await run_until_idle(app)
+            await run.cancel()
 
     play(main)
 

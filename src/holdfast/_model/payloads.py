@@ -7,8 +7,8 @@ read whole: a history of large payloads makes every replay slow, and a listing o
 
 Depth is bounded by what readers can stand. Decoding recurses on the stack of whoever reads, so a text that could only
 just be written would break each listing that finds it, and the replay of its run, wherever those start a little deeper.
-Few texts have enough brackets to be looked at, and that costs a small part of decoding them. The bound is counted, since
-how deep a decoder goes differs between Pythons: what 3.13 wrote must not break a reader of 3.11. A first count takes
+Few texts have enough brackets to be looked at, and that costs no more than decoding them. The bound is counted, as how
+deep a decoder goes differs between Pythons: what 3.13 wrote must not break a reader of 3.11. A first count takes
 brackets in strings for brackets; where those hide levels, the decoder still has the last word.
 """
 

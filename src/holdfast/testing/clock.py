@@ -7,8 +7,8 @@ sees the world stand still. Apps made by `clock.app` read the same clock, so sle
 their runs pass with it; the database is a real file.
 
 Calls of the store keep the clock still for as long as they take, so a slow disk changes no outcome. Bodies that work in
-real time, in threads or on sockets, keep it still for a second since something last happened there; one that takes longer
-may be meant to run into its time-out.
+real time, in threads or on sockets, keep it still for a second since something last happened there; one that takes
+longer may be meant to run into its time-out.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ class ClockLoop(VirtualLoop):
         if asyncio.get_running_loop() is not self:
             raise UsageError(
                 f"{what} belongs to a clock in virtual time, and this event loop is another one",
-                hint="make the test `async def`, let it ask for holdfast_clock and leave the marks of other async plugins out; "
-                "without pytest call play(main)",
+                hint="make the test `async def`, let it ask for holdfast_clock, and leave other async plugins' marks "
+                "out; without pytest call play(main)",
             )
 
     def _wake_idle(self) -> bool:
