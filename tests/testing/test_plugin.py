@@ -207,7 +207,7 @@ def test_the_clock_in_the_loop_of_another_plugin_says_what_to_do(shop: pytest.Py
     )
     result = shop.runpytest()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*no other async plugin*"])
+    result.stdout.fnmatch_lines(["*other async plugins*"])
 
 
 AUTO_MODE = """
@@ -244,6 +244,41 @@ def test_the_automatic_mode_of_pytest_asyncio_leaves_tests_with_the_clock_to_us(
         "        await app.run(shop.greeting, 'anna')\n"
     )
     shop.runpytest().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("mode", ["prepend", "importlib"])
+def test_a_workflow_of_a_test_module_within_packages_is_found_by_the_children(
+    pytester: pytest.Pytester, mode: str
+) -> None:
+    """With `importlib` no path leads to the packages of tests, and their relative imports work all the same."""
+    package = pytester.mkpydir("shop_tests")
+    (package / "unit").mkdir()
+    (package / "unit" / "__init__.py").touch()
+    (package / "unit" / "names.py").write_text("NAME = 'anna'\n", encoding="utf-8")
+    (package / "unit" / "test_it.py").write_text(
+        "from holdfast import workflow\nfrom holdfast.testing import assert_replays\nfrom .names import NAME\n"
+        "@workflow\nasync def greets() -> str:\n    return NAME\n"
+        "def test_it(holdfast_sync):\n    run = holdfast_sync(greets).start(greets)\n    run.result()\n"
+        "    assert_replays(run, greets, hash_seeds=[1])\n",
+        encoding="utf-8",
+    )
+    pytester.runpytest(f"--import-mode={mode}").assert_outcomes(passed=1)
+
+
+def test_whoever_waits_for_nothing_sees_one_message_and_no_traceback(shop: pytest.Pytester) -> None:
+    file = shop.makepyfile(
+        "import shop\nasync def test_it(holdfast_clock):\n    async with holdfast_clock.app(shop.app) as app:\n"
+        "        run = await app.start(shop.waits_a_month, id='month')\n        await run.pause()\n"
+        "        await run.result()\n"
+    )
+    result = shop.runpytest("-rN")
+    result.assert_outcomes(failed=1)
+    begin = next(at for at, line in enumerate(result.outlines) if "ten virtual years" in line)
+    assert result.outlines[begin - 1].startswith("_")
+    assert result.outlines[begin + 1] == f"it waits at {file}:6, in test_it: await run.result()"
+    assert (
+        result.outlines[begin + 2] == "run 'month' of workflow 'waits_a_month' is paused: it goes on after run.resume()"
+    )
 
 
 def test_a_project_that_does_not_use_it_does_not_import_holdfast(tmp_path: Path) -> None:

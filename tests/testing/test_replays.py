@@ -100,6 +100,7 @@ def test_order_that_depends_on_the_hash_seed_is_found_in_another_process(holdfas
         AssertionError, match=r"under PYTHONHASHSEED=\d, though not in this process, .*at entry \d"
     ) as caught:
         assert_replays(run, greets_in_any_order)
+    assert str(caught.value).count("hint: ") == 1
     assert "sort it" in str(caught.value)
 
 

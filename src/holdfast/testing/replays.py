@@ -91,7 +91,9 @@ def export_run(run: Run[Any] | SyncRun[Any], path: str | os.PathLike[str]) -> No
     Path(path).write_text("".join(f"{line}\n" for line in _lines(runs, schema)), encoding="utf-8")
 
 
-def differences(runs: Iterable[ExportedRun], workflows: Mapping[str, Workflow[..., Any]]) -> list[str]:
+def differences(
+    runs: Iterable[ExportedRun], workflows: Mapping[str, Workflow[..., Any]], *, hints: bool = True
+) -> list[str]:
     """What does not replay, one text for each run. Call it outside of any event loop."""
     told = []
     for exported_run in runs:
@@ -103,11 +105,13 @@ def differences(runs: Iterable[ExportedRun], workflows: Mapping[str, Workflow[..
             continue
         standing = against_outcome(replay(run.row, workflow, run.history), state=run.state, output=run.output)
         if standing.verdict is not Verdict.GOES_ON:
-            told.append(f"run {run.row.id!r} of workflow {run.row.workflow!r} does not replay: {_told(standing)}")
+            told.append(
+                f"run {run.row.id!r} of workflow {run.row.workflow!r} does not replay: {_told(standing, hints)}"
+            )
     return told
 
 
-def _told(standing: Standing) -> str:
+def _told(standing: Standing, hints: bool) -> str:
     at = "" if standing.entry is None else f" at entry {standing.entry}"
     lines = [f"{standing.verdict}{at}"]
     for label, text in (("recorded: ", standing.recorded), ("requested:", standing.requested)):
@@ -117,7 +121,7 @@ def _told(standing: Standing) -> str:
         lines.append(f"  {standing.problem}")
     if standing.traceback:
         lines += [f"  {line}" for line in standing.traceback.rstrip().splitlines()]
-    if standing.hint:
+    if standing.hint and hints:
         lines.append(f"hint: {standing.hint}")
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -105,7 +106,7 @@ def _answer(folder: Path, seed: int, child: subprocess.Popen[str], seconds: floa
         return None
     return (
         f"under PYTHONHASHSEED={seed}, though not in this process, {told[0]}\n"
-        "The order of a set of strings differs from process to process: sort it before its order matters."
+        "hint: the order of a set of strings differs from process to process: sort it before its order matters"
     )
 
 
@@ -123,7 +124,7 @@ def main(name: str, seed: str) -> None:
     with (folder / "runs.jsonl").open("rb") as lines:
         runs = read(lines, source="runs.jsonl")
     answer = folder / f"{seed}.part"
-    answer.write_text(json.dumps(differences(runs, workflows)), encoding="utf-8")
+    answer.write_text(json.dumps(differences(runs, workflows, hints=False)), encoding="utf-8")
     answer.rename(folder / f"{seed}.json")
 
 
@@ -146,9 +147,27 @@ def _module(name: str, file: str) -> ModuleType:
         spec = None
     if spec is not None and spec.origin is not None and Path(spec.origin).absolute() == Path(file):
         return importlib.import_module(name)
+    _import_parents(name, Path(file).parent)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UsageError(f"{file} cannot be imported")
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    return _executed(spec)
+
+
+def _import_parents(name: str, folder: Path) -> None:
+    """The packages above a module, from their folders: pytest's import mode `importlib` needs no path to them."""
+    package = name.rpartition(".")[0]
+    if package in sys.modules or package.rpartition(".")[2] != folder.name:
+        return
+    _import_parents(package, folder.parent)
+    init, places = folder / "__init__.py", [str(folder)]
+    spec = importlib.util.spec_from_file_location(package, init, submodule_search_locations=places)
+    if spec is not None and init.exists():
+        _executed(spec)
+
+
+def _executed(spec: ModuleSpec) -> ModuleType:
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    if spec.loader is not None:
+        spec.loader.exec_module(module)
     return module
