@@ -88,6 +88,15 @@ def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Gen
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Keep `async def` tests that use the clock from anyio, whose automatic mode marks every async test."""
+    if not isinstance(item, pytest.Function) or "holdfast_clock" not in item.fixturenames:
+        return
+    if "anyio_backend" not in item._fixtureinfo.argnames:
+        item.funcargs.pop("anyio_backend", None)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run `async def` tests that use the clock."""
     if "holdfast_clock" not in pyfuncitem.fixturenames:

@@ -13,7 +13,7 @@ from holdfast._model.codec import codec_for
 from holdfast._model.failures import decode_failure
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import CancelRequested, PauseRequested, ResumeRequested, RetryRequested
-from holdfast._model.runinfo import Entry, RunInfo
+from holdfast._model.runinfo import Entry, RunDetail, RunInfo
 from holdfast._rows import entry_of, info_of
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.results import Ended, Expectation
@@ -115,10 +115,10 @@ class Run(Generic[T]):
         except TimeoutError:
             if not limit.expired():
                 raise
-            last_look = await self._look()
-            if last_look is None:
-                raise await self._not_ended(timeout) from None
-            ended = last_look
+            row = await self._row()
+            if row.state not in ENDED:
+                raise _not_ended(info_of(row), timeout) from None
+            ended = Ended(row.state, row.output, row.error)
         return self._answer(ended)
 
     async def _ended(self) -> Ended:
@@ -139,22 +139,14 @@ class Run(Generic[T]):
 
     async def _look(self) -> Ended | None:
         """How the run ended, if it has, by its row."""
+        row = await self._row()
+        return Ended(row.state, row.output, row.error) if row.state in ENDED else None
+
+    async def _row(self) -> RunDetail:
         row = await self._client._engine.store.detail(self.id)
         if row is None:
             raise RunNotFound(self.id)
-        return Ended(row.state, row.output, row.error) if row.state in ENDED else None
-
-    async def _not_ended(self, timeout: float) -> WaitTimeout:
-        info = await self.describe()
-        told = f"run {self.id!r} has not ended within {timeout:g} s"
-        match info.state:
-            case RunState.BLOCKED:
-                why = "" if info.error is None else f": {info.error.message}"
-                return WaitTimeout(f"{told}; it is blocked ({info.reason}){why}", hint="mend that, then wait again")
-            case RunState.PAUSED:
-                return WaitTimeout(f"{told}; it is paused", hint="let it go on with run.resume()")
-            case state:
-                return WaitTimeout(f"{told}; it is {state}", hint="it goes on; wait again or look at it")
+        return row
 
     def _answer(self, ended: Ended) -> T:
         if ended.state == RunState.CANCELLED:
@@ -173,10 +165,7 @@ class Run(Generic[T]):
         Raises:
             RunNotFound: there is no such run.
         """
-        row = await self._client._engine.store.detail(self.id)
-        if row is None:
-            raise RunNotFound(self.id)
-        return info_of(row)
+        return info_of(await self._row())
 
     async def history(self) -> list[Entry]:
         """The run's entries, by `seq`; what came from outside (a cancellation) has negative numbers.
@@ -253,3 +242,15 @@ class Run(Generic[T]):
         """
         given, named = _options.call_of(args, kwargs)
         return await self._client._fork(self, at=at, id=id, result=result, args=given, kwargs=named)
+
+
+def _not_ended(info: RunInfo, timeout: float) -> WaitTimeout:
+    told = f"run {info.id!r} has not ended within {timeout:g} s; it is {info.state}"
+    match info.state:
+        case RunState.BLOCKED:
+            why = "" if info.error is None else f": {info.error.message}"
+            return WaitTimeout(f"{told} ({info.reason}){why}", hint="mend that, then wait again")
+        case RunState.PAUSED:
+            return WaitTimeout(told, hint="let it go on with run.resume()")
+        case _:
+            return WaitTimeout(told, hint="it goes on; wait again or look at it")

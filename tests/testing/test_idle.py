@@ -10,7 +10,18 @@ from typing import Any
 import pytest
 
 import holdfast.testing.idle as idle_module
-from holdfast import Holdfast, NotOpen, RunState, SyncClient, UsageError, WorkerOptions, sleep, step, workflow
+from holdfast import (
+    Holdfast,
+    NotOpen,
+    RunState,
+    SyncClient,
+    UsageError,
+    WaitTimeout,
+    WorkerOptions,
+    sleep,
+    step,
+    workflow,
+)
 from holdfast._runtime.options import ExecutorOptions
 from holdfast.testing import Clock, play, run_until_idle, run_until_idle_sync
 
@@ -125,6 +136,12 @@ def test_what_is_due_later_paused_or_blocked_is_idle_and_left_alone() -> None:
             assert (await later.describe()).state == RunState.SCHEDULED
             assert (await blocked.describe()).state == RunState.BLOCKED
             assert (clock.now() - begin).total_seconds() < 61
+            with pytest.raises(WaitTimeout, match=r"; it is paused .*resume"):
+                await paused.result(timeout=0)
+            with pytest.raises(WaitTimeout, match=r"(?s)it is blocked \(nondeterminism\): .*recorded: .*requested: "):
+                await blocked.result(timeout=0)
+            with pytest.raises(WaitTimeout, match=r"it is scheduled .hint: it goes on"):
+                await later.result(timeout=0)
             await paused.resume()
             await run_until_idle(app)
             assert (await paused.describe()).state == RunState.WAITING

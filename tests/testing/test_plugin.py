@@ -142,7 +142,8 @@ def ours() -> list[str]:
 
 def test_fixtures_serve_blocking_async_and_virtual_tests(shop: pytest.Pytester) -> None:
     shop.makepyfile(FIXTURES)
-    shop.runpytest("-W", "error").assert_outcomes(passed=7)
+    # A false alarm of CPython 3.12.0 to 3.12.3 about numbered placeholders (gh-117995).
+    shop.runpytest("-W", "error", "-W", "ignore:Binding:DeprecationWarning").assert_outcomes(passed=7)
     assert ours() == []
 
 
@@ -236,6 +237,30 @@ def test_the_automatic_mode_of_pytest_asyncio_leaves_tests_with_the_clock_to_us(
     )
     shop.makepyfile(
         "import asyncio, shop\n"
+        "async def test_virtual(holdfast_clock):\n"
+        "    async with holdfast_clock.app(shop.app) as app:\n"
+        "        await app.run(shop.waits_a_month)\n"
+        "async def test_real(holdfast_app):\n"
+        "    async with holdfast_app(shop.app) as app:\n"
+        "        await app.run(shop.greeting, 'anna')\n"
+    )
+    shop.runpytest().assert_outcomes(passed=2)
+
+
+def test_the_automatic_mode_of_anyio_leaves_tests_with_the_clock_to_us(shop: pytest.Pytester) -> None:
+    """It gives every async test a fixture, and runs tests that have it before any other plugin does."""
+    shop.makeconftest(
+        "import asyncio, inspect, pytest\n"
+        "@pytest.fixture(autouse=True)\n"
+        "def anyio_backend():\n    return 'asyncio'\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_pyfunc_call(pyfuncitem):\n"
+        "    if pyfuncitem.funcargs.get('anyio_backend') and inspect.iscoroutinefunction(pyfuncitem.obj):\n"
+        "        asyncio.run(pyfuncitem.obj(**{n: pyfuncitem.funcargs[n] for n in pyfuncitem._fixtureinfo.argnames}))\n"
+        "        return True\n"
+    )
+    shop.makepyfile(
+        "import shop\n"
         "async def test_virtual(holdfast_clock):\n"
         "    async with holdfast_clock.app(shop.app) as app:\n"
         "        await app.run(shop.waits_a_month)\n"

@@ -185,8 +185,8 @@ class ClockLoop(VirtualLoop):
         if asyncio.get_running_loop() is not self:
             raise UsageError(
                 f"{what} belongs to a clock in virtual time, and this event loop is another one",
-                hint="make the test `async def`, let it ask for holdfast_clock, and leave other async plugins' marks "
-                "out; without pytest call play(main)",
+                hint="use it in an `async def` test that asks for holdfast_clock, not in an async fixture, and leave "
+                "the marks of other async plugins out; without pytest call play(main)",
             )
 
     def _wake_idle(self) -> bool:
