@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"_model"},
     {"_flow", "_store"},
     {"_runtime"},
-    {"_options", "_rows", "_conflicts"},
+    {"_options", "_rows", "_conflicts", "_looking"},
     {"_search", "_stats"},
     {"_client", "_run"},
     {"_app", "_sync"},

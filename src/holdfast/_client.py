@@ -19,6 +19,7 @@ from holdfast import _options
 from holdfast._conflicts import check_conflict, fork_problem
 from holdfast._flow.definitions import AsyncWorkflow, SyncWorkflow, Workflow, checked_name
 from holdfast._flow.loop import WorkflowLoop
+from holdfast._looking import check_may_open
 from holdfast._model.bounds import shown
 from holdfast._model.codec import codec_for
 from holdfast._model.copies import Backup
@@ -72,6 +73,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._opened is not None:
             raise UsageError(f"this {type(self).__name__} is open already", hint="open it once, or make another one")
+        check_may_open(type(self).__name__)
         engine = self._opened = self._make_engine()
         self._opened_in = asyncio.get_running_loop()
         try:

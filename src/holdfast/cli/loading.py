@@ -8,8 +8,9 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from holdfast import Holdfast
 from holdfast.cli.problems import debugging, place_of
@@ -19,7 +20,7 @@ from holdfast.errors import HoldfastError, UsageError
 def load_app(target: str) -> Holdfast:
     """Import `MOD` from the current directory or the path, and take `APP` from it.
 
-    Without `:APP` the module must have exactly one app.
+    Without `:APP` the module must have exactly one app. What it prints goes to stderr: stdout is for the answer.
 
     Raises:
         UsageError: the module cannot be found or imported, or has no such app.
@@ -42,23 +43,35 @@ def _import(name: str) -> ModuleType:
     if sys.path[:1] != [here]:
         sys.path.insert(0, here)
     try:
-        return importlib.import_module(name)
+        with redirect_stdout(sys.stderr):
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):
             hint = _did_you_mean(missing, _modules_here()) or f"is there a {missing}.py in {here}?"
             raise UsageError(f"there is no module {missing!r}", hint=hint) from None
         raise _not_importable(name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _not_importable(name, error) from error
 
 
-def _not_importable(name: str, error: Exception) -> UsageError:
+def _not_importable(name: str, error: Exception | SystemExit) -> UsageError:
     if debugging():
         traceback.print_exception(error)
-    told = error.message if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"
-    hint = "" if debugging() else "HOLDFAST_DEBUG=1 shows the traceback"
+    told, hint = _explained(error)
     return UsageError(f"module {name!r} cannot be imported: {told} at {place_of(error)}", hint=hint)
+
+
+def _explained(error: Exception | SystemExit) -> tuple[str, str]:
+    hint = "" if debugging() else "HOLDFAST_DEBUG=1 shows the traceback"
+    match error:
+        case HoldfastError():
+            return error.message, error.hint or hint
+        case SystemExit():
+            return f"it ends the process, with {error!r},", 'put what it runs under: if __name__ == "__main__"'
+        case SyntaxError():
+            return f"{type(error).__name__}: {error.msg}", hint
+    return f"{type(error).__name__}: {error}", hint
 
 
 def _named(module: ModuleType, attribute: str) -> Holdfast:
@@ -69,9 +82,8 @@ def _named(module: ModuleType, attribute: str) -> Holdfast:
             raise UsageError(f"module {module.__name__!r} has no {attribute!r}", hint=hint)
         found = getattr(found, part)
     if not isinstance(found, Holdfast):
-        raise UsageError(
-            f"{module.__name__}:{attribute} is a {type(found).__name__}, not a Holdfast app", hint=_apps_hint(module)
-        )
+        hint = f"write app = {attribute}() in a module" if isinstance(found, FunctionType) else _apps_hint(module)
+        raise UsageError(f"{module.__name__}:{attribute} is a {type(found).__name__}, not a Holdfast app", hint=hint)
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import os
 import sys
 import traceback
@@ -14,6 +16,7 @@ import click
 import msgspec
 from rich.text import Text
 
+import holdfast
 from holdfast.cli.settings import Settings
 from holdfast.errors import (
     HoldfastError,
@@ -53,6 +56,10 @@ class ConfirmationNeeded(UsageError):
 
     code = "confirmation-needed"
 
+
+_OURS: Final = str(Path(holdfast.__file__).parent)
+_ASYNCIO: Final = str(Path(asyncio.__file__).parent)
+_FUTURES: Final = str(Path(concurrent.futures.__file__).parent)
 
 _CODES: Final[tuple[tuple[type[HoldfastError], ExitCode], ...]] = (
     # The first that matches counts.
@@ -110,9 +117,18 @@ def output_asked_for(args: Sequence[str]) -> str | None:
 
 
 def place_of(error: BaseException) -> str:
-    """File and line where an exception was raised."""
+    """File and line where an exception was raised; of an error that we raise, where we were called."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, HoldfastError):
+        frames = [frame for frame in frames if not _is_inside(frame.filename)] or frames
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+def _is_inside(filename: str) -> bool:
+    """Whether it is a file of holdfast or of what we call the user's code through."""
+    return filename.startswith((_OURS, _ASYNCIO, _FUTURES, "<frozen"))
 
 
 def _explain(error: Exception) -> tuple[str, str, str]:

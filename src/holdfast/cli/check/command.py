@@ -13,6 +13,7 @@ from rich.status import Status
 from rich.text import Text
 
 from holdfast import Holdfast
+from holdfast._looking import nothing_opens
 from holdfast._runtime.replay import Verdict
 from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast._store.uri import parse
@@ -91,11 +92,12 @@ def check(
 
     Ends with 1 if a run would be blocked or would fail.
     """
-    app = load_app(target)
-    if settings.db is not None:
-        point_to(app, settings.db)
-    wanted = Wanted(workflow, limit, max(seconds, 0.01), strict)
-    report = _checked(settings, app, wanted, source_only=source_only)
+    with nothing_opens("checked"):
+        app = load_app(target)
+        if settings.db is not None:
+            point_to(app, settings.db)
+        wanted = Wanted(workflow, limit, max(seconds, 0.01), strict)
+        report = _checked(settings, app, wanted, source_only=source_only)
     passes = report.passes(strict=strict)
     if settings.is_json:
         _write(settings, report, passes)

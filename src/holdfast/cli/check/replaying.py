@@ -7,6 +7,7 @@ from typing import Final
 import click
 from rich.text import Text
 
+from holdfast._looking import nothing_opens
 from holdfast._model.stored import StoredRun, of_export
 from holdfast._runtime.replay import Standing
 from holdfast.cli.answers import write_list
@@ -41,8 +42,8 @@ def replay(settings: Settings, file: str, target: str, seconds: float) -> int:
     it did. Ends with 1 if there is a difference.
     """
     runs = read_file(file)
-    app = load_app(target)
-    with Limit(seconds) as limit:
+    with nothing_opens("replayed"), Limit(seconds) as limit:
+        app = load_app(target)
         judge = Judge(app, limit, seconds=seconds)
         judged = [(run, judge.judge(run)) for run in map(of_export, runs)]
     if settings.is_json:
