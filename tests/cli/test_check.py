@@ -200,6 +200,16 @@ def test_code_that_raises_is_named_with_its_place(cli: Cli) -> None:
     assert "KeyError: 'no such order' at raising.py:" in answer.out
 
 
+def test_code_that_raises_in_the_middle_of_a_history_says_what_and_where(cli: Cli) -> None:
+    orders = [("checkout", {"order": name, "cents": 5}, f"order-{name}") for name in "ab"]
+    begin(*orders, entries=2)
+    target = new("raising_early", ("    payment = await", "    raise KeyError(order)\n    payment = await"))
+    verdict = one(cli("check", target, "-o", "json"))
+    assert (verdict["verdict"], verdict["entry"], verdict["runs"]) == ("blocked", 1, 2)
+    assert verdict["requested"] == "nothing: the workflow has failed with KeyError: 'a'"
+    assert "its code fails at raising_early.py:17 in checkout" in cli("check", target).out.splitlines()[4]
+
+
 def test_failure_of_a_step_is_no_fault_of_the_code(cli: Cli) -> None:
     begin_order()
     connection = sqlite3.connect("orders.db", isolation_level=None)

@@ -81,6 +81,11 @@ async def shorter(n: int) -> int:
     return await reserve(n)
 
 
+async def failing(n: int) -> int:
+    await reserve(n)
+    raise KeyError("no such order")
+
+
 async def a_timer_first(n: int) -> int:
     await sleep(0)
     await sleep(1)
@@ -93,6 +98,7 @@ async def a_timer_first(n: int) -> int:
         (swapped, 'step reserve({"n":1})', 'step charge({"n":1})'),
         (other_arguments, 'step reserve({"n":1})', 'step reserve({"n":2})'),
         (shorter, 'step charge({"n":1})', "nothing: the workflow has ended"),
+        (failing, 'step charge({"n":1})', "nothing: the workflow has failed with KeyError: 'no such order'"),
         (a_timer_first, 'step reserve({"n":1})', "timer"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

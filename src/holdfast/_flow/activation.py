@@ -32,7 +32,7 @@ from holdfast._flow.definitions import Step, Workflow
 from holdfast._flow.history import CANCEL, DEADLINE, PATCH, STEP, TIMER, History, call_line, line_of, matches
 from holdfast._flow.loop import NOBODY, RunClosing, WorkflowLoop, WorkflowTimer
 from holdfast._flow.promises import Promises
-from holdfast._model.failures import decode_failure
+from holdfast._model.failures import decode_failure, in_short
 from holdfast._model.lifecycle import EntryState
 from holdfast._model.payloads import PAYLOAD_CHARS_MAX
 from holdfast._model.records import EntryRecorded, RunRow
@@ -405,12 +405,7 @@ class Activation:
             return
         call, timer = self.steps.get(entry.seq), self.timers.pop(entry.seq, None)
         if call is None and timer is None:
-            ended = self.conclusion is not None
-            self._diverge(
-                entry.seq,
-                recorded=line_of(entry),
-                requested="nothing: the workflow has ended" if ended else "nothing: the workflow did not call it",
-            )
+            self._diverge(entry.seq, recorded=line_of(entry), requested=f"nothing: the workflow {self._did_instead()}")
             return
         self.loop.now_us = entry.finished_at or self.loop.now_us
         if timer is not None:
@@ -430,6 +425,12 @@ class Activation:
             self.loop.halted = True
             return
         self._settle(call, value, None)
+
+    def _did_instead(self) -> str:
+        """What the workflow did, where the history has the outcome of something that it did not call."""
+        if self.conclusion is None:
+            return "did not call it"
+        return "has ended" if self.conclusion.error is None else f"has failed with {in_short(self.conclusion.error)}"
 
     def _finish_replay(self) -> None:
         self._history = None

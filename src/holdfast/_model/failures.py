@@ -40,6 +40,7 @@ from holdfast.errors import RunFailed, StepFailed
 
 TEXT_CHARS_MAX = 16_384
 CAUSE_CHARS_MAX = 1_000
+IN_SHORT_CHARS_MAX = 200
 CAUSES_MAX = 50
 NOTES_MAX = 50
 LINKS_MAX = 10
@@ -123,6 +124,14 @@ def told(text: str) -> str:
     """A stored failure for a log: its traceback where there is one, else class and message."""
     record = msgspec.json.decode(text)
     return str(record.get("traceback") or f"{record['type']}: {record.get('message', '')}").rstrip()
+
+
+def in_short(text: str) -> str:
+    """A stored failure as part of a sentence: class and message on one line, which is bounded."""
+    record = msgspec.json.decode(text)
+    name = str(record["type"]).rpartition(":")[2]
+    line = " ".join(f"{name}: {record.get('message', '')}".split()).removesuffix(":")
+    return line if len(line) <= IN_SHORT_CHARS_MAX else f"{line[: IN_SHORT_CHARS_MAX - 1]}…"
 
 
 class _Unplain(Exception):

@@ -25,6 +25,7 @@ from holdfast._flow.activation import Activation
 from holdfast._flow.conclusion import Conclusion
 from holdfast._flow.definitions import Workflow
 from holdfast._flow.history import DEADLINE, PATCH, TIMER, call_line, line_of
+from holdfast._model.failures import in_short
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.records import EntryRecorded, RunRow
 from holdfast._runtime.liverun import keep_generator
@@ -136,14 +137,17 @@ def _replay(activation: Activation, history: Sequence[EntryRecorded]) -> Standin
 
 
 def _diverged(activation: Activation, error: HoldfastError, history: Sequence[EntryRecorded]) -> Standing:
+    failure = None if activation.conclusion is None else activation.conclusion.error
     if isinstance(error, NondeterminismError):
         return Standing(
             verdict=Verdict.PATCH_REMOVED if error.recorded.startswith(f"{PATCH} ") else Verdict.BLOCKED,
             entry=error.seq,
             recorded=error.recorded,
             requested=error.requested,
+            problem="" if failure is None else "its code fails",
             hint=error.hint,
             error=error,
+            traceback=_traceback_of(failure),
         )
     delivered = next((entry for entry in history if entry.ordinal == activation.ordinal), None)
     return Standing(
@@ -161,15 +165,17 @@ def _concluded(conclusion: Conclusion, cancel_kind: str | None) -> Standing:
     failed = conclusion.state is RunState.FAILED
     if not failed or conclusion.failed_at is not None or cancel_kind == DEADLINE:
         return Standing(verdict=Verdict.GOES_ON, ends=conclusion.state, problem=conclusion.output or "")
-    stored: dict[str, Any] = msgspec.json.decode(conclusion.error or "{}")
-    name = str(stored.get("type", "")).rpartition(":")[2]
     return Standing(
         verdict=Verdict.RAISES,
-        problem=f"{name}: {stored.get('message', '')}",
+        problem="" if conclusion.error is None else in_short(conclusion.error),
         hint="the run would fail at once; mend the code before it is deployed",
         ends=RunState.FAILED,
-        traceback=str(stored.get("traceback", "")),
+        traceback=_traceback_of(conclusion.error),
     )
+
+
+def _traceback_of(failure: str | None) -> str:
+    return "" if failure is None else str(msgspec.json.decode(failure).get("traceback", ""))
 
 
 def _waits(activation: Activation) -> tuple[str, ...]:

@@ -88,4 +88,5 @@ def _key(standing: Standing) -> tuple[Any, ...]:
 
 
 def _call(line: str) -> str:
-    return line.partition("(")[0]
+    """A side without what differs from run to run: a call's arguments, an exception's message."""
+    return ":".join(line.partition("(")[0].split(":")[:2])
