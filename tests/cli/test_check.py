@@ -218,6 +218,22 @@ def test_failure_of_a_step_is_no_fault_of_the_code(cli: Cli) -> None:
     connection.close()
     answer = cli("check", new("failing"), "-o", "json")
     assert (answer.code, one(answer)["verdict"], one(answer)["ends"]) == (0, "goes on", "failed")
+    told = cli("check", "failing:app").out
+    for line in ("! goes on, and fails at once", "ValueError: no", "order-1", "1 would fail at once"):
+        assert line in told
+    assert cli("check", "failing:app", "--strict").code == 1
+
+
+def test_runs_that_would_end_are_told_from_those_that_wait(cli: Cli) -> None:
+    begin_order()
+    cli("start", "checkout", "order=b", "cents=5", "--id", "order-2")
+    target = new("ending", ("    await ship(order)\n    return payment", "    return payment"))
+    verdicts = cli("check", target, "-o", "json").json["verdicts"]
+    assert [(each["ids"], each["ends"], each["problem"]) for each in verdicts] == [
+        (["order-1"], "succeeded", None),
+        (["order-2"], None, None),
+    ]
+    assert "✓ goes on, and ends as succeeded\n" in cli("check", target).out
 
 
 @pytest.mark.parametrize("loop", ["while True: pass", "import time; time.sleep(1000)"])

@@ -64,7 +64,8 @@ class Standing:
         problem: what is wrong, where there are no two sides.
         hint: the next move.
         waits_for: the steps and timers that the run would go on with, each as one line.
-        ends: how it would end at once, or none.
+        ends: how it would end at once, or none; if it failed, `problem` says with what.
+        output: the result that it would end with, or none.
         error: what the executor would block the run with.
         traceback: of the exception that the code raised.
     """
@@ -77,8 +78,14 @@ class Standing:
     hint: str = ""
     waits_for: tuple[str, ...] = ()
     ends: RunState | None = None
+    output: str | None = None
     error: HoldfastError | None = None
     traceback: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it goes on only to fail at once, of a step's failure that this code does not catch."""
+        return self.verdict is Verdict.GOES_ON and self.ends is RunState.FAILED and bool(self.problem)
 
 
 def replay(row: RunRow, workflow: Workflow[..., Any], history: Sequence[EntryRecorded]) -> Standing:
@@ -110,7 +117,7 @@ def against_outcome(standing: Standing, *, state: str, output: str | None) -> St
         return standing
     ended, told = _end(standing)
     if ended == state and (state == RunState.FAILED or _same_json(told, output)):
-        return Standing(verdict=Verdict.GOES_ON, ends=standing.ends)
+        return Standing(verdict=Verdict.GOES_ON, ends=standing.ends, output=standing.output)
     recorded = f"{state}{f' with {output}' if output is not None else ''}"
     requested = f"{ended}{f' with {told}' if told is not None else ''}" if ended else _going_on(standing)
     return Standing(
@@ -162,12 +169,15 @@ def _diverged(activation: Activation, error: HoldfastError, history: Sequence[En
 
 def _concluded(conclusion: Conclusion, cancel_kind: str | None) -> Standing:
     """The code ends where the history ends. A failure that is no step's and no deadline's is the code's own."""
+    if conclusion.state is None:
+        return Standing(verdict=Verdict.GOES_ON, waits_for=("its next generation",))
+    problem = "" if conclusion.error is None else in_short(conclusion.error)
     failed = conclusion.state is RunState.FAILED
     if not failed or conclusion.failed_at is not None or cancel_kind == DEADLINE:
-        return Standing(verdict=Verdict.GOES_ON, ends=conclusion.state, problem=conclusion.output or "")
+        return Standing(verdict=Verdict.GOES_ON, ends=conclusion.state, output=conclusion.output, problem=problem)
     return Standing(
         verdict=Verdict.RAISES,
-        problem="" if conclusion.error is None else in_short(conclusion.error),
+        problem=problem,
         hint="the run would fail at once; mend the code before it is deployed",
         ends=RunState.FAILED,
         traceback=_traceback_of(conclusion.error),
@@ -191,7 +201,7 @@ def _instant(microseconds: int) -> str:
 def _end(standing: Standing) -> tuple[str | None, str | None]:
     if standing.ends is None:
         return None, None
-    return standing.ends.value, standing.problem or None
+    return standing.ends.value, standing.problem or standing.output
 
 
 def _going_on(standing: Standing) -> str:

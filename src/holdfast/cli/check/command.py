@@ -60,8 +60,8 @@ class Report:
 
     def passes(self, *, strict: bool) -> bool:
         """Whether this code may be deployed."""
-        unknown = self.tally.count(Verdict.UNKNOWN)
-        return not self.tally.faults and not (strict and (self.findings or unknown))
+        doubts = bool(self.findings) or self.tally.count(Verdict.UNKNOWN) or self.tally.failing
+        return not self.tally.faults and not (strict and doubts)
 
 
 @click.command()
@@ -71,7 +71,7 @@ class Report:
 @click.option(
     "--seconds", type=Duration(), default=SECONDS, metavar="DURATION", help="How long one replay may take. Default: 5s."
 )
-@click.option("--strict", is_flag=True, help="Warnings and unknown workflows count, too.")
+@click.option("--strict", is_flag=True, help="Warnings, unknown workflows and runs that would fail count, too.")
 @click.option("--source-only", is_flag=True, help="Only read the source; no database is needed.")
 @shared_options
 @pass_settings
@@ -167,6 +167,8 @@ def _summary(report: Report) -> Text:
             if tally.faults
             else Text("none would be blocked", style="green")
         )
+        if failing := tally.failing:
+            parts.append(Text(f"{failing:,} would fail at once", style="yellow"))
         if unknown := tally.count(Verdict.UNKNOWN):
             parts.append(Text(f"{unknown:,} unknown here", style="yellow"))
     parts.append(Text(_count(warnings, "warning"), style="yellow") if warnings else Text("no warnings", style="green"))

@@ -26,7 +26,7 @@ def draw(groups: Sequence[Group], *, width: int) -> Text:
         before = group.workflow
         lines.append(Text.assemble(f"{shown:<{name}}  {group.runs:>{runs},}  ", headline(group.example), _aside(group)))
         lines += [Text.assemble(" " * (margin + 2), line) for line in details(group.example, width - margin - 2)]
-        if group.verdict.is_fault:
+        if group.verdict.is_fault or group.example.fails:
             lines.append(Text(f"{' ' * (margin + 2)}{_ids(group)}", style="dim"))
     return Text("\n").join(lines)
 
@@ -34,6 +34,8 @@ def draw(groups: Sequence[Group], *, width: int) -> Text:
 def headline(standing: Standing) -> Text:
     """The verdict in one line."""
     verdict = standing.verdict
+    if standing.fails:
+        return Text("! goes on, and fails at once", style="yellow")
     if verdict is Verdict.GOES_ON:
         return Text("✓ goes on", style="green")
     if verdict is Verdict.UNKNOWN:
@@ -53,7 +55,7 @@ def details(standing: Standing, width: int) -> Iterator[Text]:
                 pieces = [*pieces[:SIDE_LINES_MAX], "... (whole with -o json)"]
             for number, piece in enumerate(pieces):
                 yield Text.assemble((label if number == 0 else " " * len(label), "dim"), (piece, style))
-    if standing.problem and standing.verdict is not Verdict.GOES_ON:
+    if standing.problem:
         at = place_of(standing)
         yield from (Text(line) for line in folded(f"{standing.problem}{f' at {at}' if at else ''}", width))
     if standing.hint:
@@ -62,9 +64,13 @@ def details(standing: Standing, width: int) -> Iterator[Text]:
 
 
 def _aside(group: Group) -> Text:
-    if group.verdict is Verdict.GOES_ON and group.blocked_now:
-        return Text(f"  ({group.blocked_now:,} of them blocked now)", style="dim")
-    return Text()
+    """What else is to be said of runs that go on."""
+    example = group.example
+    if example.verdict is not Verdict.GOES_ON:
+        return Text()
+    ends = "" if example.ends is None or example.fails else f", and ends as {example.ends}"
+    blocked = f"  ({group.blocked_now:,} of them blocked now)" if group.blocked_now else ""
+    return Text.assemble((ends, "green"), (blocked, "dim"))
 
 
 def _ids(group: Group) -> str:

@@ -54,7 +54,8 @@ class Tally:
         groups = self._groups.setdefault(run.row.workflow, {})
         key = _key(standing)
         if key not in groups and len(groups) >= GROUPS_MAX:
-            key, standing = (standing.verdict,), Standing(verdict=standing.verdict, hint=standing.hint)
+            key = (standing.verdict, standing.ends)
+            standing = Standing(verdict=standing.verdict, ends=standing.ends, hint=standing.hint)
         group = groups.setdefault(key, Group(run.row.workflow, standing))
         group.runs += 1
         group.blocked_now += run.state == "blocked"
@@ -71,6 +72,11 @@ class Tally:
         return sum(group.runs for group in self.groups() if group.verdict in verdicts)
 
     @property
+    def failing(self) -> int:
+        """How many runs would go on only to fail at once."""
+        return sum(group.runs for group in self.groups() if group.example.fails)
+
+    @property
     def faults(self) -> int:
         """How many runs this code would harm."""
         return self.count(*(verdict for verdict in Verdict if verdict.is_fault))
@@ -82,9 +88,10 @@ def place_of(standing: Standing) -> str:
 
 
 def _key(standing: Standing) -> tuple[Any, ...]:
-    """What makes runs alike: verdict, entry and both sides without their arguments, or where the code raised."""
+    """What makes runs alike: verdict, end, entry and both sides without their arguments, or where the code raised."""
     raised = (standing.problem.partition(":")[0], place_of(standing)) if standing.traceback else ()
-    return standing.verdict, standing.entry, _call(standing.recorded), _call(standing.requested), raised
+    sides = _call(standing.recorded), _call(standing.requested)
+    return standing.verdict, standing.ends, standing.entry, *sides, raised
 
 
 def _call(line: str) -> str:
