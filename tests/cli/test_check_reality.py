@@ -1,4 +1,4 @@
-"""What `holdfast check` says is what happens: every kind of change, against runs in every state, is checked and then made.
+"""What `holdfast check` says is what happens: every change is checked, and then made, on runs in every state.
 
 One database is filled by a process that is killed. Each change is checked on a copy of it, and then a worker with the
 changed code opens that copy: the verdict of each run must be what becomes of it.
@@ -170,7 +170,10 @@ CHANGES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "gather taken apart": (
         ("await asyncio.gather(*(reserve(item) for item in order.items))", "[await reserve(i) for i in order.items]"),
     ),
-    "gather added": (("bill = await invoice", "bill, _ = await asyncio.gather(invoice"), ("total(order))\n", "total(order)), reserve('q'))\n")),
+    "gather added": (
+        ("bill = await invoice", "bill, _ = await asyncio.gather(invoice"),
+        ("total(order))\n", "total(order)), reserve('q'))\n"),
+    ),
     "one more task": (("range(2)", "range(3)"),),
     "first task wins": (("asyncio.wait(tasks)", "asyncio.wait(tasks, return_when='FIRST_COMPLETED')"),),
     "sleep longer": (("3 * 86_400", "30 * 86_400"),),
@@ -202,7 +205,9 @@ CHANGES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "patch added": (("    bill = await", "    if patched('z'):\n        await reserve('z')\n    bill = await"),),
     "other patch": (("reserve-first", "reserve-before"),),
-    "raises at the end": (("        await ship(name)\n\n@app.workflow\ndef plain", "        raise KeyError('z')\n\n@app.workflow\ndef plain"),),
+    "raises at the end": (
+        ("        await ship(name)\n\n@app.workflow\ndef", "        raise KeyError('z')\n\n@app.workflow\ndef"),
+    ),
     "raises at the start": (("    bill = await", "    undefined\n    bill = await"),),
     "exits": (("    bill = await", "    sys.exit(0)\n    bill = await"),),
     "recurses": (("    return len(order.items)", "    return total(order)"),),
@@ -263,9 +268,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (due_at,),
         )
     connection.execute("update holdfast_runs set state = 'paused', worker = null where id like '%-paused'")
-    connection.execute(
-        "update holdfast_runs set state = 'blocked', reason = 'nondeterminism' where id like '%-mended'"
-    )
+    connection.execute("update holdfast_runs set state = 'blocked', reason = 'nondeterminism' where id like '%-mended'")
     connection.close()
     return folder
 

@@ -47,7 +47,10 @@ def started(cli: Cli) -> Cli:
     ("name", "opening"),
     [
         ("working", "async def main():\n    async with app:\n        await app.run(checkout)\nasyncio.run(main())"),
-        ("asking", "async def main():\n    async with app.client() as c:\n        await c.stats()\nasyncio.run(main())"),
+        (
+            "asking",
+            "async def main():\n    async with app.client() as c:\n        pass\nasyncio.run(main())",
+        ),
         ("blocking", "with app.sync(worker=True) as client:\n    client.run(checkout)"),
     ],
 )
@@ -68,7 +71,7 @@ def test_module_that_opens_an_app_when_it_is_imported_is_refused(
 
 
 def test_workflow_that_opens_an_app_does_not_open_it_in_a_check(cli: Cli) -> None:
-    opens = "@app.workflow\ndef inner() -> None:\n    with app.sync() as client:\n        client.start(checkout, id='x')"
+    opens = "@app.workflow\ndef inner() -> None:\n    with app.sync() as client:\n        client.start(checkout)"
     target = module("opens_inside", opens)
     cli("start", "inner", "--id", "inner-1")
     answer = cli("check", target, "-o", "json")

@@ -120,7 +120,7 @@ def place_of(error: BaseException) -> str:
     """File and line where an exception was raised; of an error that we raise, where we were called."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{Path(error.filename).name}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [*traceback.extract_tb(error.__traceback__)]
     if isinstance(error, HoldfastError):
         frames = [frame for frame in frames if not _is_inside(frame.filename)] or frames
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -21,12 +21,13 @@ def findings(cli: Cli, module: str) -> list[dict[str, Any]]:
     return list(answer.json["findings"])
 
 
-def test_every_line_that_cannot_replay_is_found_and_no_other(cli: Cli) -> None:
-    shutil.copy(HERE / "bad.txt", "bad.py")
+@pytest.mark.parametrize("name", ["bad", "forms", "fields"])
+def test_every_line_that_cannot_replay_is_found_and_no_other(cli: Cli, name: str) -> None:
+    shutil.copy(HERE / f"{name}.txt", f"{name}.py")
     found: dict[int, list[str]] = {}
-    for finding in findings(cli, "bad"):
+    for finding in findings(cli, name):
         found.setdefault(finding["line"], []).append(finding["rule"])
-    lines = Path("bad.py").read_text().splitlines()
+    lines = Path(f"{name}.py").read_text().splitlines()
     wanted = {
         number: line.partition("# expect: ")[2].split(", ")
         for number, line in enumerate(lines, 1)
@@ -35,9 +36,55 @@ def test_every_line_that_cannot_replay_is_found_and_no_other(cli: Cli) -> None:
     assert found == wanted
 
 
-def test_good_code_is_left_alone(cli: Cli) -> None:
-    shutil.copy(HERE / "good.txt", "good.py")
-    assert findings(cli, "good") == []
+@pytest.mark.parametrize("name", ["good", "traps"])
+def test_good_code_is_left_alone(cli: Cli, name: str) -> None:
+    shutil.copy(HERE / f"{name}.txt", f"{name}.py")
+    assert findings(cli, name) == []
+
+
+def test_packages_that_reach_out_are_known_by_whatever_name_they_have(cli: Cli) -> None:
+    for path, text in {
+        "requests/__init__.py": "from requests.api import get\nfrom requests.sessions import Session\n",
+        "requests/api.py": "def get(url): ...\n",
+        "requests/sessions.py": "class Session:\n    def get(self, url): ...\n",
+        "shopping.py": "import requests as rq\nfrom requests import get\nfrom holdfast import Holdfast, step\n"
+        "app = Holdfast('sqlite:///x.db')\nsession = rq.Session()\n@step\ndef fetch(url: str) -> None: rq.get(url)\n"
+        "@app.workflow\nasync def buy(url: str) -> None:\n    rq.get(url)\n    get(url)\n    session.get(url)\n"
+        "    rq.Session().get(url)\n    fetch(url)\n",
+    }.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text)
+    assert [(found["rule"], found["line"]) for found in findings(cli, "shopping")] == [
+        ("network", line) for line in (10, 11, 12, 13)
+    ]
+
+
+def test_code_that_leads_back_to_itself_is_read_in_no_time(cli: Cli) -> None:
+    many = "\n".join(
+        f"def f{n}(n): return f{n - 1}(n) | f{(n + 7) % 30}(n) | f{(n + 11) % 30}(n)" for n in range(1, 30)
+    )
+    Path("circles.py").write_text(
+        f"from holdfast import Holdfast\napp = Holdfast('sqlite:///x.db')\ndef f0(n): return f29(n) | f0(n)\n{many}\n"
+        "class Node:\n    def __init__(self, o):\n        self.next = o.next.next or self.prev or self.next\n"
+        "        self.prev = self.next.prev or self.prev.next\n        self.next = self.prev\n"
+        "@app.workflow\nasync def buy(x: Node) -> None:\n    y = x\n    y = y.next; y = y.prev; y = y or z\n"
+        "    z = z or y; z = z.next or y; z = z.prev or z\n    for q in y: pass\n    for q in q.next: pass\n"
+        "    for q in f3(1) | f5(2) | q: pass\n"
+    )
+    assert findings(cli, "circles") == []
+
+
+def test_objects_that_answer_for_others_are_not_asked(cli: Cli) -> None:
+    Path("lazily.py").write_text(
+        "from holdfast import Holdfast\nimport unittest.mock\napp = Holdfast('sqlite:///x.db')\n"
+        "class Proxy:\n    __hash__ = None\n    def __eq__(self, other): raise RuntimeError\n"
+        "    def __getattr__(self, name): raise RuntimeError('outside of a request')\n"
+        "request, mock, table = Proxy(), unittest.mock.MagicMock(), {}\n"
+        "@app.workflow\nasync def buy() -> None:\n    r = request; r = request; t = table; t = table\n"
+        "    request.time(); request(); r.x.y; r(); mock(); mock.now(); next(request); request | {1}; sorted(r)\n"
+        "    for each in request: pass\n    with request: pass\n    with mock as m: m.x()\n"
+    )
+    assert findings(cli, "lazily") == []
 
 
 def test_functions_of_the_same_package_are_read_and_others_are_not(cli: Cli) -> None:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from holdfast._flow.definitions import Step, Workflow
 from holdfast.cli.source import rules
-from holdfast.cli.source.meaning import Known, Meaning, Method, SetOf, function_of, mro_paths, path_of
+from holdfast.cli.source.meaning import Instance, Known, Meaning, Method, SetOf, function_of, mro_paths, path_of
 from holdfast.cli.source.rules import Rule
-from holdfast.cli.source.scope import Function, Scope
+from holdfast.cli.source.scope import Function, Others, Scope
 
 # Callables to which the order of what they are given makes no difference.
 _BUILTIN_CALM: Final = ("sorted", "set", "frozenset", "any", "all", "min", "max", "sum", "len", "bool", "isinstance")
@@ -21,6 +21,7 @@ _BUILTIN_ORDERS: Final = ("list", "tuple", "enumerate", "iter", "zip", "map", "f
 _ORDERED_BY: Final = frozenset(
     {
         *(f"builtins.{name}" for name in _BUILTIN_ORDERS),
+        "builtins.dict.fromkeys",
         "itertools.chain",
         "itertools.islice",
         "itertools.product",
@@ -48,6 +49,8 @@ class FunctionReader(ast.NodeVisitor):
     Args:
         function: its tree.
         outside: what it finds outside of itself.
+        others: functions that it calls.
+        owner: what the first parameter of a method is.
 
     Attributes:
         places: what cannot replay.
@@ -55,9 +58,12 @@ class FunctionReader(ast.NodeVisitor):
         made: classes of which it makes instances.
     """
 
-    def __init__(self, function: Function, outside: Mapping[str, Any]) -> None:
+    def __init__(
+        self, function: Function, outside: Mapping[str, Any], others: Others, *, owner: Meaning = None
+    ) -> None:
         self._outside = outside
-        self._scope = Scope(function, outside)
+        self._others = others
+        self._scope = Scope(function, outside, others, owner=owner)
         self._calm: set[int] = set()
         self.places: list[Place] = []
         self.reached: list[FunctionType] = []
@@ -70,10 +76,13 @@ class FunctionReader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         meaning = self._scope.resolve(node.func)
         rule = _rule_of_call(meaning, node)
+        if rule is None and path_of(meaning) == "builtins.next" and node.args:
+            rule = _rule_of_next(self._scope.resolve(node.args[0]))
         if rule is not None:
             self.places.append(Place(rule, node.func))
         else:
             self._go_into(meaning)
+            self._go_into_special(meaning, "__call__")
         self._order_of_arguments(meaning, node)
         if isinstance(node.func, ast.Attribute):
             if rule is None:
@@ -115,6 +124,28 @@ class FunctionReader(ast.NodeVisitor):
                 if function is not None:
                     self.reached.append(function)
 
+    def _go_into_special(self, meaning: Meaning, *names: str) -> None:
+        """Methods of an instance that Python calls by itself."""
+        match meaning:
+            case Known(value) if not isinstance(value, FunctionType | type | Step | Workflow):
+                kind: type = type(value)
+            case Instance(kind):
+                pass
+            case _:
+                return
+        for name in names:
+            self._go_into(Method(kind, name))
+
+    def visit_With(self, node: ast.With) -> None:
+        for item in node.items:
+            self._go_into_special(self._scope.resolve(item.context_expr), "__enter__", "__exit__")
+        self.generic_visit(node)
+
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> None:
+        for item in node.items:
+            self._go_into_special(self._scope.resolve(item.context_expr), "__aenter__", "__aexit__")
+        self.generic_visit(node)
+
     # Sets.
 
     def visit_For(self, node: ast.For) -> None:
@@ -146,6 +177,11 @@ class FunctionReader(ast.NodeVisitor):
         is_alias = isinstance(node.value, ast.Name | ast.Attribute) and isinstance(node.targets[0], ast.Name)
         if not is_alias or path_of(self._scope.resolve(node.value)) not in rules.CALLS:  # calls of an alias are found
             self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name) and self._scope.is_global(node.target.id):
+            self.places.append(Place(rules.STATE, node.target))
+        self.generic_visit(node)
 
     def _comprehension(self, node: ast.ListComp | ast.GeneratorExp | ast.DictComp) -> None:
         if id(node) not in self._calm:
@@ -201,7 +237,7 @@ class FunctionReader(ast.NodeVisitor):
             return
         for default in (*node.args.defaults, *(each for each in node.args.kw_defaults if each is not None)):
             self.visit(default)
-        outer, self._scope = self._scope, Scope(node, self._outside, self._scope)
+        outer, self._scope = self._scope, Scope(node, self._outside, self._others, parent=self._scope)
         try:
             for statement in node.body if isinstance(node.body, list) else [node.body]:
                 self.visit(statement)
@@ -234,6 +270,11 @@ def _rule_of_call(meaning: Meaning, node: ast.Call) -> Rule | None:
     return rule
 
 
+def _rule_of_next(meaning: Meaning) -> Rule | None:
+    """An iterator that the module holds is moved on by every run, and by every replay."""
+    return rules.STATE if isinstance(meaning, Known) and isinstance(meaning.value, Iterator) else None
+
+
 def _rule_of_method(method: Method) -> Rule | None:
     for path in mro_paths(method.kind):
         if method.shared and path in rules.SHARED:
@@ -250,7 +291,7 @@ def _is_class(meaning: Meaning) -> bool:
 def _is_calm(statement: ast.stmt) -> bool:
     """Whether a loop's body comes to the same in any order: it counts, collects into sets, or raises."""
     match statement:
-        case ast.Pass() | ast.Continue() | ast.Raise() | ast.Assert():
+        case ast.Pass() | ast.Continue() | ast.Raise() | ast.Assert() | ast.Return(value=None | ast.Constant()):
             return True
         case ast.AugAssign(target=ast.Name(), op=ast.Add() | ast.BitOr() | ast.BitAnd()):
             return not any(isinstance(each, ast.Await | ast.Call | ast.List) for each in ast.walk(statement))

@@ -53,6 +53,9 @@ IDENTITY: Final = Rule(
 )
 HASH: Final = Rule("hash", "hashes of text differ from process to process", "hashlib, or the value itself as the key")
 SETS: Final = Rule("set-order", "sets iterate in another order in another process", "sorted(...), or a list or dict")
+STATE: Final = Rule(
+    "state", "other runs and replays change it, too", "an argument or a result of the run, or a row that a step writes"
+)
 CONSOLE: Final = Rule("console", "nobody answers when the run is replayed", "an argument of the run")
 
 # Calls of these, and references to them.
@@ -133,7 +136,7 @@ _calls(FILES, "glob", "glob iglob")
 _calls(FILES, "fileinput", "input")
 _calls(FILES, "sqlite3", "connect")
 _calls(FILES, "pathlib.Path", "cwd home")
-_calls(NETWORK, "requests", "get post put patch delete head options request")
+_calls(NETWORK, "requests", "get post put patch delete head options request session")
 _classes(NETWORK, "requests", "Session")
 _classes(NETWORK, "requests.sessions", "Session")
 _calls(NETWORK, "httpx", "get post put patch delete head options request stream")

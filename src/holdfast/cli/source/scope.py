@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import inspect
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, KeysView, Mapping, ValuesView
+from types import FunctionType
 from typing import Any, Final, TypeAlias
 
+from holdfast._flow.definitions import Step
 from holdfast.cli.source.meaning import (
     MISSING,
     Dotted,
@@ -18,16 +21,44 @@ from holdfast.cli.source.meaning import (
     SetOf,
     attribute,
     function_of,
-    is_ordered_kind,
+    generic,
+    is_mapping,
+    is_ordered,
     is_set,
     known,
+    of_annotation,
     path_of,
 )
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+TreeOf: TypeAlias = Callable[[FunctionType], Function | None]
+"""The tree of a function; none where its source is not to be had."""
 _DEPTH_MAX: Final = 20
 _TASKS: Final = frozenset({"create_task", "ensure_future"})
 _SET_METHODS: Final = frozenset({"union", "intersection", "difference", "symmetric_difference", "copy"})
+_SET_OPERATORS: Final = (ast.BitOr, ast.BitAnd, ast.Sub, ast.BitXor)
+_NOTHING: Final = ast.Lambda(
+    args=ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[]), body=ast.Constant(None)
+)
+
+
+class Others:
+    """Other functions, for what they return and what they make of `self`; each is looked into once.
+
+    Args:
+        tree_of: finds the tree of one.
+    """
+
+    def __init__(self, tree_of: TreeOf) -> None:
+        self.tree_of = tree_of
+        self._known: dict[object, Meaning] = {}
+
+    def once(self, key: object, look: Callable[[], Meaning]) -> Meaning:
+        """What `look` finds; while it looks, which may lead here again, nothing is known."""
+        if key not in self._known:
+            self._known[key] = None
+            self._known[key] = look()
+        return self._known[key]
 
 
 class Scope:
@@ -35,14 +66,30 @@ class Scope:
 
     Args:
         outside: what the function finds outside of itself: its closure, then its module.
+        others: functions that are called.
         parent: the scope of the function around it, for one that is defined inside another.
+        owner: what the first parameter of a method is.
+        depth: how deep the look-ups are that led here.
     """
 
-    def __init__(self, function: Function, outside: Mapping[str, Any], parent: Scope | None = None) -> None:
+    def __init__(
+        self,
+        function: Function,
+        outside: Mapping[str, Any],
+        others: Others,
+        *,
+        parent: Scope | None = None,
+        owner: Meaning = None,
+        depth: int = 0,
+    ) -> None:
         self._outside = outside
+        self._others = others
         self._parent = parent
+        self._owner = owner
+        self._first = next(iter([*function.args.posonlyargs, *function.args.args]), None)
         self._bound: dict[str, list[ast.AST | None]] = {}
-        self._depth = 0
+        self._names: dict[str, Meaning] = {}
+        self._depth = depth
         for name, value in _bindings(function):
             self._bound.setdefault(name, []).append(value)
 
@@ -61,9 +108,21 @@ class Scope:
             case ast.Name(id=name):
                 return self._name(name)
             case ast.Attribute(value=value, attr=attr):
-                return attribute(self.resolve(value), attr)
+                return self._attribute(self.resolve(value), attr)
             case ast.Call():
                 return self._called(node)
+            case ast.Await(value=value):
+                return self.resolve(value)
+            case ast.Subscript(value=value, slice=ast.Slice()):
+                return self.resolve(value)
+            case ast.Subscript(value=value):
+                base = self.resolve(value)
+                return base.value if isinstance(base, Instance) else None
+            case ast.Starred(value=value):  # stands for each of its elements, see `_bound_in`
+                base = self.resolve(value)
+                return base.element if isinstance(base, Instance) else None
+            case ast.Dict() | ast.DictComp():
+                return Instance(dict)
             case ast.Set(elts=elements):
                 return SetOf(all(self._is_ordered(each) for each in elements))
             case ast.SetComp(elt=element):
@@ -71,7 +130,9 @@ class Scope:
             case ast.BinOp(left=left, op=op, right=right):
                 return self._combined(self.resolve(left), op, self.resolve(right))
             case ast.IfExp(body=body, orelse=orelse):
-                return _either(self.resolve(body), self.resolve(orelse))
+                return self._either([body, orelse])
+            case ast.BoolOp(op=ast.Or(), values=values):
+                return self._either(values)
             case ast.NamedExpr(value=value):
                 return self.resolve(value)
             case _:
@@ -89,15 +150,17 @@ class Scope:
                 return self.annotated(left)
             case ast.Subscript(value=value, slice=inner):
                 kind = self.resolve(value)
+                arguments = inner.elts if isinstance(inner, ast.Tuple) else [inner]
                 if isinstance(kind, Known) and (kind.value is typing.Optional or kind.value is typing.Annotated):
-                    return self.annotated(inner.elts[0] if isinstance(inner, ast.Tuple) else inner)
-                if is_set(kind):
-                    return SetOf(is_ordered_kind(self.resolve(inner)))
+                    return self.annotated(arguments[0])
+                return generic(kind.value, [*map(self.annotated, arguments)]) if isinstance(kind, Known) else None
             case _:
                 kind = self.resolve(node)
-        if is_set(kind):
-            return SetOf(ordered=False)
-        return Instance(kind.value) if isinstance(kind, Known) and isinstance(kind.value, type) else None
+                return generic(kind.value, []) if isinstance(kind, Known) else None
+
+    def is_global(self, name: str) -> bool:
+        """Whether the function binds a name of its module."""
+        return name not in self._bound and (self._parent is None or self._parent.is_global(name))
 
     # Leaves.
 
@@ -112,17 +175,22 @@ class Scope:
         return None if found is MISSING else known(found)
 
     def _local(self, name: str) -> Meaning:
-        """What all of its bindings agree on."""
-        meanings = [self._binding(name, node) for node in self._bound[name]]
-        return meanings[0] if all(meaning == meanings[0] for meaning in meanings) else None
+        """What all of its bindings agree on; while they are looked at, which may lead here again, nothing is known."""
+        if name not in self._names:
+            self._names[name] = None
+            meanings = {self._binding(name, node) for node in self._bound[name]}
+            self._names[name] = meanings.pop() if len(meanings) == 1 else None
+        return self._names[name]
 
     def _binding(self, name: str, node: ast.AST | None) -> Meaning:
         match node:
+            case ast.arg(annotation=None) if node is self._first:
+                return self._owner
             case ast.arg(annotation=annotation):
                 return self.annotated(annotation)
             case ast.AnnAssign(annotation=annotation, value=value):
-                meaning = self.resolve(value)
-                return self.annotated(annotation) if meaning is None else meaning
+                meaning, said = self.resolve(value), self.annotated(annotation)
+                return said if meaning is None or isinstance(said, SetOf) else meaning
             case ast.Import(names=names):
                 return _imported(names, name)
             case ast.ImportFrom(module=module, names=names, level=0):
@@ -137,15 +205,88 @@ class Scope:
         function = self.resolve(node.func)
         if is_set(function):
             return SetOf(bool(node.args) and self._has_ordered_elements(node.args[0]))
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _SET_METHODS:
+        if isinstance(node.func, ast.Attribute):
             base = self.resolve(node.func.value)
-            return base if isinstance(base, SetOf) else None
-        if isinstance(function, Known) and isinstance(function.value, type):
-            return Instance(function.value)
-        plain = function_of(function)
-        if plain is not None and plain.__annotations__.get("return") is not None:
-            return _returned(plain.__annotations__["return"])
-        return None
+            if isinstance(base, SetOf) and node.func.attr in _SET_METHODS:
+                return base
+            if is_mapping(base) and node.func.attr in ("keys", "values"):
+                return _view(base, node.func.attr)
+        if path_of(function) == "builtins.super" and not node.args:
+            return self._super()
+        match function:
+            case Known(type() as kind):
+                return Instance(kind)
+            case Known(Step() as step):
+                return self._annotated_return(step.function)
+            case Instance():  # of a path's method
+                return function
+            case _:
+                plain = function_of(function)
+                return None if plain is None else self._returned(plain)
+
+    def _super(self) -> Meaning:
+        match self._owner if self._parent is None else None:
+            case Instance(kind) | Known(type() as kind) if len(kind.__mro__) > 1:
+                return Instance(kind.__mro__[1])
+            case _:
+                return None
+
+    def _returned(self, function: FunctionType) -> Meaning:
+        """What a function returns: as its annotation says, or where all of its `return` agree."""
+        if "return" in function.__annotations__:
+            return self._annotated_return(function)
+        return self._others.once(function, lambda: self._agreed_return(function))
+
+    def _agreed_return(self, function: FunctionType) -> Meaning:
+        tree = self._others.tree_of(function)
+        if tree is None:
+            return None
+        scope = Scope(tree, function.__globals__, self._others, depth=self._depth)
+        returned = {scope.resolve(value) for value in _returns(tree)}
+        return returned.pop() if len(returned) == 1 else None
+
+    def _annotated_return(self, function: Any) -> Meaning:
+        annotation = getattr(function, "__annotations__", {}).get("return")
+        return None if annotation is None else self._said(annotation, getattr(function, "__globals__", {}))
+
+    def _said(self, annotation: object, outside: Mapping[str, Any]) -> Meaning:
+        """What a value is whose annotation stands in another module."""
+        there = Scope(_NOTHING, outside, self._others, depth=self._depth)
+        return of_annotation(annotation, lambda text: there.annotated(ast.Constant(text)))
+
+    def _attribute(self, base: Meaning, name: str) -> Meaning:
+        """What `base.name` stands for; a field of an instance is what its class says of it."""
+        match base:
+            case Instance(kind):
+                meaning = self._field(kind, name)
+            case Known(value) if not isinstance(value, FunctionType | type) and not inspect.ismodule(value):
+                meaning = self._field(type(value), name)
+            case _:
+                meaning = None
+        return attribute(base, name) if meaning is None else meaning
+
+    def _field(self, kind: type, name: str) -> Meaning:
+        static = inspect.getattr_static(kind, name, MISSING)
+        if callable(static) or isinstance(static, property | classmethod | staticmethod) or hasattr(static, "func"):
+            return None
+        for base in kind.__mro__:
+            annotation = vars(base).get("__annotations__", {}).get(name, MISSING)
+            if annotation is not MISSING:
+                return self._said(annotation, vars(sys.modules.get(base.__module__, builtins)))
+        if static is not MISSING and not inspect.isdatadescriptor(static):
+            return known(static)
+        return self._others.once((kind, name), lambda: self._assigned(kind, name))
+
+    def _assigned(self, kind: type, name: str) -> Meaning:
+        """What `__init__` assigns to a field."""
+        function = inspect.getattr_static(kind, "__init__", None)
+        tree = self._others.tree_of(function) if isinstance(function, FunctionType) else None
+        if tree is None or not isinstance(function, FunctionType) or not tree.args.args:
+            return None
+        scope = Scope(tree, function.__globals__, self._others, owner=Instance(kind), depth=self._depth)
+        me = tree.args.args[0].arg
+        found = {scope.resolve(value) for value in _values_of(tree, me, name)}
+        return found.pop() if len(found) == 1 else None
 
     def _has_ordered_elements(self, node: ast.AST) -> bool:
         match node:
@@ -169,21 +310,27 @@ class Scope:
             case ast.Call(func=function):
                 meaning = self.resolve(function)
                 return isinstance(meaning, Known) and (
-                    type(meaning.value).__name__ in {"Step", "AsyncStep"}
-                    or is_ordered_kind(meaning)
+                    isinstance(meaning.value, Step)
+                    or (isinstance(meaning.value, type) and is_ordered(Instance(meaning.value)))
                     or path_of(meaning) in {"asyncio.tasks.create_task", "asyncio.tasks.ensure_future"}
                 )
             case _:
-                meaning = self.resolve(node)
-                return isinstance(meaning, Instance) and is_ordered_kind(Known(meaning.kind))
+                return is_ordered(self.resolve(node))
 
     def _combined(self, left: Meaning, op: ast.operator, right: Meaning) -> Meaning:
-        sets = [each for each in (left, right) if isinstance(each, SetOf)]
-        if sets and isinstance(op, ast.BitOr | ast.BitAnd | ast.Sub | ast.BitXor):
+        sets = [each for each in map(_as_set, (left, right)) if each is not None]
+        if sets and isinstance(op, _SET_OPERATORS):
             return SetOf(all(each.ordered for each in sets))
         if isinstance(op, ast.Div) and isinstance(left, Instance) and left.kind.__module__.startswith("pathlib"):
             return left
         return None
+
+    def _either(self, nodes: list[ast.expr]) -> Meaning:
+        """One of several expressions: what they agree on; an empty literal may be anything, and one set makes a set."""
+        meanings = [self.resolve(node) for node in nodes if not _is_empty(node)]
+        if meanings and all(isinstance(each, SetOf) for each in meanings):
+            return SetOf(all(isinstance(each, SetOf) and each.ordered for each in meanings))
+        return meanings[0] if len(set(meanings)) == 1 else None
 
 
 def _bindings(function: Function) -> Iterator[tuple[str, ast.AST | None]]:
@@ -217,6 +364,12 @@ def _bound_in(node: ast.AST, outer: set[str]) -> Iterator[tuple[str, ast.AST | N
             yield name, value
             yield from _bound_in(value, outer)
             return
+        case ast.For(target=ast.Name(id=name), iter=values) | ast.comprehension(target=ast.Name(id=name), iter=values):
+            yield name, ast.Starred(value=values)
+            for child in ast.iter_child_nodes(node):
+                if child is not node.target:
+                    yield from _bound_in(child, outer)
+            return
         case ast.AugAssign(value=value):  # a set stays one
             yield from _bound_in(value, outer)
             return
@@ -239,19 +392,57 @@ def _bound_in(node: ast.AST, outer: set[str]) -> Iterator[tuple[str, ast.AST | N
         yield from _bound_in(child, outer)
 
 
-def _either(one: Meaning, other: Meaning) -> Meaning:
-    if isinstance(one, SetOf) and isinstance(other, SetOf):
-        return SetOf(one.ordered and other.ordered)
-    return one if one == other else None
+def _is_empty(node: ast.expr) -> bool:
+    match node:
+        case ast.List(elts=[]) | ast.Tuple(elts=[]) | ast.Constant(value=None):
+            return True
+        case ast.Call(func=ast.Name(id="set" | "frozenset"), args=[]):
+            return True
+        case _:
+            return False
 
 
-def _returned(annotation: object) -> Meaning:
-    """What a function returns, by its annotation as it was evaluated; text is not looked into."""
-    origin = getattr(annotation, "__origin__", annotation)
-    if origin in (set, frozenset):
-        element = next(iter(getattr(annotation, "__args__", ())), None)
-        return SetOf(is_ordered_kind(Known(element)))
-    return Instance(origin) if isinstance(origin, type) else None
+def _view(mapping: Meaning, name: str) -> Meaning:
+    """`keys()` or `values()` of a mapping."""
+    element, value = (mapping.element, mapping.value) if isinstance(mapping, Instance) else (None, None)
+    return Instance(KeysView, element) if name == "keys" else Instance(ValuesView, value)
+
+
+def _as_set(meaning: Meaning) -> SetOf | None:
+    """An operand of ``a & b`` as a set; the keys of a dict become one by it."""
+    if isinstance(meaning, Instance) and meaning.kind is KeysView:
+        return SetOf(is_ordered(meaning.element))
+    return meaning if isinstance(meaning, SetOf) else None
+
+
+def _returns(function: Function) -> Iterator[ast.expr | None]:
+    """What a function returns, without those that are defined in it."""
+    if isinstance(function, ast.Lambda):
+        yield function.body
+        return
+    todo: list[ast.AST] = [*function.body]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Return):
+            yield node.value
+        elif isinstance(node, ast.Yield | ast.YieldFrom):
+            yield None
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            todo.extend(ast.iter_child_nodes(node))
+
+
+def _values_of(function: Function, me: str, name: str) -> Iterator[ast.expr]:
+    """What is assigned to ``me.name`` in a function."""
+    for node in ast.walk(function):
+        match node:
+            case ast.Assign(targets=[ast.Attribute(value=ast.Name(id=owner), attr=attr)], value=value):
+                if (owner, attr) == (me, name):
+                    yield value
+            case ast.AnnAssign(target=ast.Attribute(value=ast.Name(id=owner), attr=attr), value=ast.expr() as value):
+                if (owner, attr) == (me, name):
+                    yield value
+            case _:
+                pass
 
 
 def _imported(aliases: list[ast.alias], name: str) -> Meaning:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import sys
 import tokenize
@@ -16,7 +17,8 @@ from typing import Any, Final
 from holdfast import Workflow
 from holdfast.cli.source.findings import Finding
 from holdfast.cli.source.function import FunctionReader, Place, factories
-from holdfast.cli.source.scope import Function
+from holdfast.cli.source.meaning import Instance, Known, Meaning
+from holdfast.cli.source.scope import Function, Others
 
 SILENCED: Final = "holdfast: ok"
 _NOT_OURS: Final = frozenset({"site-packages", "dist-packages"})
@@ -39,6 +41,7 @@ class _Walk:
         self.findings: list[Finding] = []
         self._seen: set[object] = set()
         self._files: dict[str, _File] = {}
+        self._others = Others(lambda _function: None)
         self._todo: deque[tuple[FunctionType | type, tuple[str, ...]]] = deque()
 
     def read(self, workflow: Workflow[..., Any]) -> None:
@@ -46,6 +49,7 @@ class _Walk:
         if not isinstance(function, FunctionType):
             return
         root = _root_of(function)
+        self._others = Others(lambda other: self._tree(other, root))
         self._todo.append((function, ()))
         while self._todo:
             target, via = self._todo.popleft()
@@ -64,7 +68,7 @@ class _Walk:
         file = self._file(function.__code__.co_filename)
         tree = file.function(function)
         if tree is not None:
-            self._read(tree, file, _outside(function), (via, root, workflow))
+            self._read(tree, file, _outside(function), (via, root, workflow), owner=_owner_of(function))
 
     def _read_class(self, kind: type, via: tuple[str, ...], root: Path, workflow: str) -> None:
         """Making an instance runs its `__init__`, `__post_init__`, and what its fields are made with."""
@@ -82,10 +86,16 @@ class _Walk:
             self._read(tree, file, vars(module), (via, root, workflow))
 
     def _read(
-        self, tree: Function, file: _File, outside: dict[str, Any], context: tuple[tuple[str, ...], Path, str]
+        self,
+        tree: Function,
+        file: _File,
+        outside: dict[str, Any],
+        context: tuple[tuple[str, ...], Path, str],
+        *,
+        owner: Meaning = None,
     ) -> None:
         via, root, workflow = context
-        reader = FunctionReader(tree, outside)
+        reader = FunctionReader(tree, outside, self._others, owner=owner)
         for place in reader.places:
             where = (file.path, place.node.lineno, place.node.col_offset)
             if where not in self._seen and not file.is_silenced(place.node):
@@ -95,6 +105,10 @@ class _Walk:
             if _is_ours(function.__code__.co_filename, root):
                 self._todo.append((function, (*via, function.__qualname__)))
         self._todo.extend((kind, (*via, kind.__qualname__)) for kind in reader.made)
+
+    def _tree(self, function: FunctionType, root: Path) -> Function | None:
+        path = function.__code__.co_filename
+        return self._file(path).function(function) if _is_ours(path, root) else None
 
     def _file(self, path: str) -> _File:
         if path not in self._files:
@@ -175,6 +189,20 @@ def _outside(function: FunctionType) -> dict[str, Any]:
         except ValueError:  # not bound yet
             found.pop(name, None)
     return found
+
+
+def _owner_of(function: FunctionType) -> Meaning:
+    """What the first parameter of a method is: an instance of its class, or the class; none for other functions."""
+    found: Any = sys.modules.get(function.__module__)
+    *path, name = function.__qualname__.split(".")
+    for part in path:
+        found = inspect.getattr_static(found, part, None)
+    if not path or not isinstance(found, type):
+        return None
+    held = vars(found).get(name)
+    if isinstance(held, staticmethod):
+        return None
+    return Known(found) if isinstance(held, classmethod) else Instance(found)
 
 
 def _root_of(function: FunctionType) -> Path:
