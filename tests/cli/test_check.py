@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -246,6 +247,17 @@ def test_code_that_does_not_end_is_a_verdict(cli: Cli, loop: str) -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def test_workflow_of_which_no_run_ends_is_given_up_and_others_are_not(cli: Cli) -> None:
+    orders = [("checkout", {"order": "a", "cents": 5}, f"order-{n}") for n in range(9)]
+    begin(*orders, ("plain", {"order": "a"}, "plain-1"), entries=10)
+    target = new("hopeless", ("await ship(order)\n    return", "while True: pass\n    return"))
+    answer = cli("check", target, "--seconds", "20ms", "-o", "json")
+    assert answer.code == 1
+    found = [(each["verdict"], each["runs"], each["harmed"]) for each in answer.json["verdicts"]]
+    assert found == [("not tried", 4, False), ("does not end", 5, True), ("goes on", 1, False)]
+    assert "5 runs of this workflow do not end" in cli("check", target, "--seconds", "20ms").out
+
+
 def test_sync_workflow_that_does_not_end(cli: Cli) -> None:
     begin(("plain", {"order": "a"}, "plain-1"), entries=1)
     answer = cli(
@@ -351,6 +363,20 @@ def test_reader_of_a_closed_database_notices_who_opens_it(shop: Path, cli: Cli) 
         writer.execute("update holdfast_runs set state = 'cancelled' where id = 'later'")
         assert len(numbers(database)) == 1
         writer.close()
+
+
+def test_log_that_cannot_be_read_in_its_folder_is_said(shop: Path, cli: Cli) -> None:
+    begin_order()
+    writer = sqlite3.connect("orders.db", isolation_level=None)
+    writer.execute("update holdfast_runs set priority = 1")
+    Path("copy.db-shm").symlink_to("nowhere/copy.db-shm")  # as in a folder that is read-only, where the index of the log cannot be made
+    shutil.copy("orders.db", "copy.db")
+    shutil.copy("orders.db-wal", "copy.db-wal")
+    writer.close()
+    answer = cli("check", new("sealed"), "--db", "sqlite:///copy.db", "-o", "json")
+    assert (answer.code, answer.error["code"]) == (9, "store-unavailable")
+    assert "copy.db-wal" in answer.error["message"]
+    assert "holdfast backup" in answer.error["hint"]
 
 
 def test_pages_are_bounded_by_entries_and_miss_nobody(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

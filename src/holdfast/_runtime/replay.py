@@ -46,11 +46,12 @@ class Verdict(StrEnum):
     STUCK = "does not end"  # the replay took longer than it may
     OTHERWISE = "ends otherwise"  # a run that has ended: under this code it ends differently, or not at all
     UNKNOWN = "unknown"  # the app has no workflow of this name
+    NOT_TRIED = "not tried"  # other runs of the workflow did not end
 
     @property
     def is_fault(self) -> bool:
         """Whether the run would be blocked, would fail or would not end: deploying this code does harm."""
-        return self not in (Verdict.GOES_ON, Verdict.UNKNOWN)
+        return self not in (Verdict.GOES_ON, Verdict.UNKNOWN, Verdict.NOT_TRIED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ from holdfast._store.place import real_path
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlitefile import APPLICATION_ID, translate
 from holdfast._store.turnstile import NoTurnstile
-from holdfast.errors import StoreCorrupt, StoreUnavailable
+from holdfast.errors import StoreCorrupt, StoreError, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -98,7 +98,16 @@ class ReadOnlyDatabase:
                 self.close()  # somebody has opened it for writing since: read again, as everybody does
         except sqlite3.Error as error:
             self.close()
-            raise translate(error, self.path) from error
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: sqlite3.Error) -> StoreError:
+        meaning, log = translate(error, self.path), Path(f"{self.path}-wal")
+        if isinstance(meaning, StoreUnavailable) and log.exists():
+            return StoreUnavailable(
+                f"{meaning.message}; its log {log} can only be read where the index beside it can be made",
+                hint="make the folder and its files writable for this user, or look at a copy made by `holdfast backup`",
+            )
+        return meaning
 
     def _in_transaction(self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
         try:

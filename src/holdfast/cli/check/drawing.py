@@ -38,8 +38,8 @@ def headline(standing: Standing) -> Text:
         return Text("! goes on, and fails at once", style="yellow")
     if verdict is Verdict.GOES_ON:
         return Text("✓ goes on", style="green")
-    if verdict is Verdict.UNKNOWN:
-        return Text("? unknown", style="yellow")
+    if verdict in (Verdict.UNKNOWN, Verdict.NOT_TRIED):
+        return Text(f"? {verdict}", style="yellow")
     told = {Verdict.BLOCKED: "blocked", Verdict.PATCH_REMOVED: "blocked: patch removed"}.get(verdict, verdict.value)
     at = f" at entry {standing.entry}" if standing.entry is not None else ""
     return Text(f"✗ {told}{at}", style="bold red")

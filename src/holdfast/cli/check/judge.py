@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Final
 
 from holdfast import Holdfast, Workflow
 from holdfast._model.stored import StoredRun
 from holdfast._runtime.replay import Standing, Verdict, against_outcome, replay
 from holdfast.cli.check.limit import Limit, TooLong
+
+
+STUCK_MAX: Final = 5
+"""So many runs of a workflow may take all the time that they are given; the others of it are not tried."""
 
 
 class Judge:
@@ -22,6 +27,7 @@ class Judge:
         self._workflows: dict[str, Workflow[..., Any]] = app._known
         self._limit = limit
         self._seconds = seconds
+        self._stuck: Counter[str] = Counter()
 
     def judge(self, run: StoredRun) -> Standing:
         """How the run would stand. Code that does not end in time is a verdict, not an error."""
@@ -32,10 +38,13 @@ class Judge:
                 problem="no workflow of this name is in the app",
                 hint="its runs wait until a worker knows it",
             )
+        if self._stuck[workflow.name] >= STUCK_MAX:
+            return Standing(verdict=Verdict.NOT_TRIED, problem=f"{STUCK_MAX} runs of this workflow do not end")
         try:
             with self._limit.over(f"run {run.row.id} of workflow {run.row.workflow}"):
                 standing = replay(run.row, workflow, run.history)
         except TooLong:
+            self._stuck[workflow.name] += 1
             return Standing(
                 verdict=Verdict.STUCK,
                 problem=f"its replay has not ended after {self._seconds:g} s",
