@@ -266,6 +266,22 @@ def damage(path: Path) -> None:
         file.write(b"\xff" * 4096)
 
 
+def test_only_a_file_is_replaced_even_by_force(source: Path, tmp_path: Path) -> None:
+    """The superuser may rename a file onto `/dev/null`, and everybody onto a link or a pipe."""
+    other, pipe = tmp_path / "other.db", tmp_path / "pipe"
+    (tmp_path / "link").symlink_to(other)
+    os.mkfifo(pipe)
+    for target, problem in ((tmp_path / "link", f"is a link to {other}"), (pipe, "is not a file")):
+        for force in (False, True):
+            with pytest.raises(UsageError, match=problem):
+                copied(source, target, force=force)
+    assert (tmp_path / "link").is_symlink()
+    assert pipe.is_fifo()
+    other.write_text("")
+    with pytest.raises(UsageError, match="is a link"):
+        copied(source, tmp_path / "link", force=True)
+
+
 def test_damaged_database_gives_no_backup(source: Path, tmp_path: Path) -> None:
     damage(source)
     with pytest.raises(StoreCorrupt):

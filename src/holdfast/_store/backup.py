@@ -88,7 +88,7 @@ def back_up(
         stop: set to give up.
 
     Raises:
-        UsageError: the target exists or is the database itself.
+        UsageError: the target exists, is the database itself, or is not a file.
         StoreUnavailable: the folder is missing or may not be written.
         StoreFull: no room; nothing is left behind.
         StoreCorrupt: the copy is damaged, and so the source is.
@@ -214,8 +214,13 @@ def _check_target(source: Path, target: Path, *, force: bool) -> None:
 
 
 def _refuse_existing(target: Path, *, force: bool) -> None:
+    """Only a file is replaced: the rename would put the copy in the place of a device or a pipe, too."""
+    if target.is_symlink():
+        raise UsageError(f"{target} is a link to {os.readlink(target)}", hint="name the file itself")
     if target.is_dir():
         raise UsageError(f"{target} is a folder", hint=f"name a file in it: {target / 'backup.db'}")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a file, and a backup is one", hint="name a file")
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", hint="choose another name, or force it")
 

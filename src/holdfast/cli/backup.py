@@ -38,6 +38,8 @@ def backup(settings: Settings, file: Path, force: bool) -> None:
     The copy is one consistent state, verified, readable by you alone, and on the disk when this ends. The database is
     only read.
     """
+    if str(file) == "-":
+        raise UsageError("a backup is a file, and standard output may be none", hint="name one: holdfast backup b.db")
     with ReadOnlyDatabase(existing(location(settings))) as database, _progress(settings) as progress:
         made = back_up(database.read, database.path, file, force=force, progress=progress)
     if settings.is_json:
