@@ -165,6 +165,7 @@ def test_id_that_is_taken_is_refused_and_nothing_is_imported(worked_off: Cli) ->
     worked_off("start", "sleeper", "--id", "ready-1", "--delay", "1h", "--db", "sqlite:///other.db")
     answer = worked_off("import", "runs.jsonl", "--db", "sqlite:///other.db", "-o", "json")
     assert (answer.code, answer.error["code"]) == (6, "run-conflict")
+    assert "alone" in answer.error["hint"]  # --as is for one run
     assert worked_off("show", "later", "--db", "sqlite:///other.db").code == 3
     assert worked_off("import", "runs.jsonl", "--as", "x").code == 2
 
@@ -184,6 +185,21 @@ GOOD = [
     '{"entry":{"seq":1,"after":0,"ordinal":1,"kind":"step","name":"s","state":"failed","attempts":1}}',
     '{"entry":{"seq":2,"after":0,"ordinal":2,"kind":"step","name":"s","state":"failed","attempts":1}}',
 ]
+
+
+def test_files_may_be_put_together() -> None:
+    other = [line.replace('"id":"a"', '"id":"b"') for line in GOOD]
+    assert [run.id for run in read([*GOOD, *other], source="f")] == ["a", "b"]
+    with pytest.raises(UsageError, match="line 4 comes too early: 1 entry of run 'a'"):
+        read([*GOOD[:3], *other], source="f")
+    with pytest.raises(UsageError, match="line 5 says version 2"):
+        read([*GOOD, other[0].replace('"version":1', '"version":2'), *other[1:]], source="f")
+
+
+def test_standard_output_is_no_backup(worked_off: Cli, shop: Path) -> None:
+    answer = worked_off("backup", "-", "-o", "json")
+    assert (answer.code, answer.out) == (2, "")
+    assert not (shop / "-").exists()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -222,6 +224,30 @@ def test_cancelled_backup_leaves_nothing(
             assert not [name for name in names(tmp_path) if "copy" in name]
 
     play(main())
+
+
+def test_interrupt_while_the_copy_is_verified_is_one(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C reaches Python inside SQLite's progress handler, whose exceptions it turns into an error of its own."""
+    monkeypatch.setattr(backups, "STEPS_BETWEEN_LOOKS", 10)
+
+    class Interrupted(threading.Event):
+        def is_set(self) -> bool:
+            if doing == ["verifying"]:
+                doing.clear()
+                signal.raise_signal(signal.SIGINT)
+            return False
+
+    doing: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        copied(
+            source,
+            tmp_path / "copy.db",
+            stop=Interrupted(),
+            progress=lambda what, _done, _total: doing.__setitem__(slice(None), [what]),
+        )
+    assert not [name for name in names(tmp_path) if "copy" in name]
 
 
 def test_closing_the_app_gives_a_backup_up(

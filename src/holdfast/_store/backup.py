@@ -36,7 +36,7 @@ from urllib.parse import quote
 from holdfast._model.copies import Backup
 from holdfast._store.place import real_path
 from holdfast._store.sqlitefile import translate
-from holdfast.errors import StoreCorrupt, StoreError, StoreUnavailable, UsageError
+from holdfast.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable, UsageError
 
 PAGES_PER_PIECE: Final = 1024
 """4 MB: between two pieces the copy can be stopped and tells how far it is."""
@@ -161,7 +161,10 @@ class Draft:
             copy.execute("pragma synchronous = off")  # `put` syncs it as a whole
             source.backup(copy, pages=PAGES_PER_PIECE, progress=piece)
         except sqlite3.OperationalError as error:
-            raise translate(error, self.target) from error
+            meaning = translate(error, self.target)
+            if isinstance(meaning, StoreFull):
+                raise StoreFull(meaning.message, hint="make room there, or choose another place") from error
+            raise meaning from error
         finally:
             copy.close()
         return counts
@@ -187,6 +190,8 @@ def verified(path: Path, source: Path, tell: Progress, stop: threading.Event) ->
     except sqlite3.Error as error:
         if stop.is_set():
             raise Stopped("the copy was given up") from error
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from error  # Ctrl-C in the handler, whose exceptions the sqlite3 module drops
         raise translate(error, source) from error
     finally:
         connection.close()

@@ -75,7 +75,7 @@ def import_runs(settings: Settings, file: str, new_id: str | None, resume: bool)
     async def work(client: Client) -> None:
         engine = client._engine
         answer: Imported = await engine.journal.write(RunsImported(tuple(runs), resume, engine.world.now_us()))
-        _check(answer, file)
+        _check(answer, file, len(runs))
         _write(settings, [(run.id, state) for run, state in zip(runs, answer.states, strict=True)])
 
     with_client(settings, work, create=True)
@@ -120,12 +120,13 @@ def _keys(database: ReadOnlyDatabase, run_ids: Sequence[str]) -> dict[str, int |
     return {run_id: key(run_id) for run_id in run_ids}
 
 
-def _check(answer: Imported, file: str) -> None:
+def _check(answer: Imported, file: str, runs: int) -> None:
     if answer.problem == "id-taken":
+        hint = "--as gives another id" if runs == 1 else "export it alone, and give it another id with --as"
         raise RunConflict(
             f"run {answer.what!r} exists already; nothing was imported",
             run_id=answer.what,
-            hint="--as gives another id",
+            hint=hint,
         )
     if answer.problem is not None:
         raise SchemaMismatch(
