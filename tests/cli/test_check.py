@@ -369,7 +369,7 @@ def test_log_that_cannot_be_read_in_its_folder_is_said(shop: Path, cli: Cli) -> 
     begin_order()
     writer = sqlite3.connect("orders.db", isolation_level=None)
     writer.execute("update holdfast_runs set priority = 1")
-    Path("copy.db-shm").symlink_to("nowhere/copy.db-shm")  # as in a folder that is read-only, where the index of the log cannot be made
+    Path("copy.db-shm").symlink_to("nowhere/copy.db-shm")  # the index of the log, which cannot be made in such a folder
     shutil.copy("orders.db", "copy.db")
     shutil.copy("orders.db-wal", "copy.db-wal")
     writer.close()

@@ -8,7 +8,8 @@
 Columns are those of the database that it was read from, in their order there; payloads are the stored text, character
 for character, so that an export of an import is the same file. Left out is what belongs to a database and not to the
 run: its number, the worker that holds it, and what is asked of that worker. A file may hold several runs, and several
-files may be put together into one. The number of entries is said before they come, so a file that was cut short is noticed.
+files may be put together into one. The number of entries is said before they come, so a file that was cut short is
+noticed.
 
 Reading checks each line by itself and in its place, and says which one is wrong. Whether the columns are those of the
 database that they go into is for that database to say.

@@ -105,7 +105,7 @@ class ReadOnlyDatabase:
         if isinstance(meaning, StoreUnavailable) and log.exists():
             return StoreUnavailable(
                 f"{meaning.message}; its log {log} can only be read where the index beside it can be made",
-                hint="make the folder and its files writable for this user, or look at a copy made by `holdfast backup`",
+                hint="let this user write into the folder, or look at a copy made by `holdfast backup`",
             )
         return meaning
 

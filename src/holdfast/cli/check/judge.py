@@ -10,7 +10,6 @@ from holdfast._model.stored import StoredRun
 from holdfast._runtime.replay import Standing, Verdict, against_outcome, replay
 from holdfast.cli.check.limit import Limit, TooLong
 
-
 STUCK_MAX: Final = 5
 """So many runs of a workflow may take all the time that they are given; the others of it are not tried."""
 
