@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from holdfast._client import Client
 from holdfast._model.copies import Backup
@@ -23,6 +23,9 @@ from holdfast._stats import Stats
 from holdfast.errors import NotOpen, UsageError
 
 T = TypeVar("T")
+
+INTERRUPTED_SECONDS: Final = 2.0
+"""For what is cancelled when leaving was interrupted."""
 
 
 class SyncRun(Generic[T]):
@@ -170,9 +173,19 @@ class SyncClient:
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
         if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            asyncio.run_coroutine_threadsafe(_wind_up(), loop)
             thread.join()
             loop.close()
+
+
+async def _wind_up() -> None:
+    """Stop the loop. Something is left on it only if leaving was interrupted, as by a second Ctrl-C."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=INTERRUPTED_SECONDS)
+    asyncio.get_running_loop().stop()
 
 
 async def _following(runs: AsyncIterator[T]) -> T | None:

@@ -8,7 +8,8 @@ in its thread, and what it returns is dropped.
 **A `CancelledError` that leaves a body** has one of three origins, and only the first is no outcome:
 
 - *From outside*: the end of `asyncio.run`, which cancels every task, or a supervisor of the application. The body was
-  *interrupted*: the run leaves this process, and the step runs again later.
+  *interrupted*: the run leaves this process, and the step runs again later. A second Ctrl-C may land in the body's own
+  code as a KeyboardInterrupt; that is the same.
 - *By the step itself*: it cancelled its own task. `BodyTask` sees who asks: whatever a body calls, starts or schedules
   inherits its context, so code for which `executing` is this very call belongs to the step, and no other code does.
 - *By nobody*: the task was never cancelled; the body raised the error, or awaited something that was cancelled.
@@ -206,7 +207,8 @@ class Bodies:
                 value = await step.function(*call.args, **call.kwargs)
             else:
                 value = await self._timed(call, step.timeout)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # on its way through the event loop, which stops: that is no outcome
+            body.interrupted = True
             raise
         except asyncio.CancelledError as error:
             if not (body.abandoned or self._is_interrupted(body, task)):
@@ -215,13 +217,14 @@ class Bodies:
             self._failed(body, error)
         else:
             self._succeeded(body, value)
-        if self._interrupted and not body.interrupted:
-            self._interrupted.discard(_step_of(body))
-        if not body.abandoned:
-            self._finished(body)
-        self.active -= 1
-        if self._line:
-            self._begin_waiting()
+        finally:
+            if self._interrupted and not body.interrupted:
+                self._interrupted.discard(_step_of(body))
+            if not body.abandoned:
+                self._finished(body)
+            self.active -= 1
+            if self._line:
+                self._begin_waiting()
 
     def _is_interrupted(self, body: Body, task: BodyTask) -> bool:
         """Whether a cancelled body has no outcome. The second interruption of a step in a row is its failure."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._model.failures import told
 from holdfast._model.records import RunRow
-from holdfast._runtime.events import RUN_LOG, log_fields
+from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, log_fields
+from holdfast._runtime.liverun import LiveRun
+
+STEPS_NAMED_MAX: Final = 3
 
 
 def log_failure(row: RunRow, call: StepCall, error: BaseException, *, again: bool) -> None:
@@ -30,6 +36,16 @@ def log_poisoned(run_id: str, workflow: str, crashes: int) -> None:
     """A run has taken its workers down and is set aside."""
     told = "run %s is blocked (poison): its worker died with it %d times without progress"
     RUN_LOG.error(told, run_id, crashes, extra=log_fields(run_id, workflow))
+
+
+def log_awaited(runs: Iterable[LiveRun], *, seconds: float) -> None:
+    """A worker that stops still waits for steps under way."""
+    steps = [(body.call.step.name, run.row.id) for run in runs for body in run.bodies.values()]
+    if steps and seconds > 0:
+        told = "stopping waits up to %g s more for steps under way: %s%s; a second signal leaves at once"
+        named = ", ".join(f"{step} of run {run_id}" for step, run_id in steps[:STEPS_NAMED_MAX])
+        more = f" and {len(steps) - STEPS_NAMED_MAX:,} more" if len(steps) > STEPS_NAMED_MAX else ""
+        ENGINE_LOG.warning(told, seconds, named, more)
 
 
 def log_unhandled(row: RunRow, activation: Activation) -> None:

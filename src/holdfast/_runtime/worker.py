@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from holdfast._flow.definitions import Workflow
 from holdfast._model.records import RunEnded, RunRow
@@ -27,11 +27,15 @@ from holdfast._runtime.recovery import Recovery
 from holdfast._runtime.results import Ended, Results
 from holdfast._runtime.retention import RetentionService
 from holdfast._runtime.service import Service
+from holdfast._runtime.told import log_awaited
 from holdfast._runtime.watchdog import Watchdog
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
 from holdfast.errors import Fenced, StoreError
+
+TOLD_AFTER_SECONDS: Final = 1.0
+"""How long a worker that stops waits for steps before it says so: whoever has pressed Ctrl-C wonders."""
 
 
 class Worker:
@@ -139,10 +143,11 @@ class Worker:
 
     async def _release_runs(self) -> bool:
         self.executor.release_all()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.options.stop_timeout):
-                while self.executor.bodies.active and self.executor.live:
-                    await asyncio.sleep(0.01)
+        timeout = self.options.stop_timeout
+        told_after = min(TOLD_AFTER_SECONDS, timeout)
+        if not await self._steps_end(told_after):
+            log_awaited(self.executor.live.values(), seconds=timeout - told_after)
+            await self._steps_end(timeout - told_after)
         self.executor.abandon_all()
         try:
             async with asyncio.timeout(max(self.options.stop_timeout, 1.0)):
@@ -151,6 +156,15 @@ class Worker:
         except TimeoutError:
             ENGINE_LOG.error("worker %s leaves without release: the store does not answer; its runs wait", self.id)
             return False
+
+    async def _steps_end(self, seconds: float) -> bool:
+        """Wait for the steps under way; whether all of them have ended in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.executor.bodies.active and self.executor.live:
+                    await asyncio.sleep(0.01)
+                return True
+        return False
 
     async def withdraw(self) -> None:
         """End a worker that was declared dead, or that could not begin: it says nothing more, and its lock goes.
