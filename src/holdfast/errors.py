@@ -175,9 +175,12 @@ class QueryError(UsageError, ValueError):
     code = "query"
 
     def __init__(self, message: str, *, query: str, at: int, end: int | None = None, hint: str = "") -> None:
-        super().__init__(f"{message}\n{_marked(query, at, end)}\n", hint=hint)
+        super().__init__(f"{message}\n{_marked(query, at, end)}", hint=hint)
         self.query = query
         self.at = at
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  (hint: {self.hint})" if self.hint else self.message
 
 
 def _marked(text: str, at: int, end: int | None) -> str:

@@ -86,8 +86,8 @@ class Answer:
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
-    def error(self) -> dict[str, str]:
-        error: dict[str, str] = json.loads(self.err)["error"]
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = json.loads(self.err)["error"]
         return error
 
 

@@ -104,11 +104,17 @@ def test_wrong_uri_is_a_usage_error_with_a_hint(cli: Cli) -> None:
     assert "sqlite:///orders.db" in answer.err
 
 
-@pytest.mark.parametrize("args", [("ls",), ("show", "x"), ("stats",), ("wait", "x"), ("cancel", "x"), ("retry", "x")])
+LOOKING = [
+    *["ls", "count", "stats", "workers", "prune", "show x", "wait x", "export x", "backup b.db", "check shop:app"],
+    *["cancel x", "pause x", "resume x", "retry x", "retry --state failed", "fork x --at 1", "ls --watch"],
+]
+
+
+@pytest.mark.parametrize("args", [tuple(line.split()) for line in LOOKING])
 def test_commands_on_runs_make_no_database(cli: Cli, shop: Path, args: tuple[str, ...]) -> None:
     answer = cli(*args)
     assert answer.code == 1
-    assert answer.err.startswith("error: no database at orders.db (hint: ")
+    assert answer.err.startswith(f"error: no database at {shop / 'orders.db'} (hint: ")
     assert [path.name for path in shop.iterdir()] == ["shop.py"]
 
 

@@ -34,7 +34,7 @@ def test_missing_database_is_reported_and_not_made(cli: Cli, shop: Path) -> None
     answer = cli("doctor", "-o", "json")
     assert (answer.code, answer.json["ok"], levels(answer)["database"]) == (1, False, "fail")
     assert not (shop / "orders.db").exists()
-    assert "no database at orders.db" in cli("doctor").out
+    assert f"no database at {shop / 'orders.db'}" in " ".join(cli("doctor").out.split())
 
 
 def test_file_that_is_no_database_is_reported(cli: Cli, shop: Path) -> None:
@@ -128,6 +128,25 @@ def test_dead_worker_is_named(worked_off: Cli, process: Callable[..., Any]) -> N
     worker.wait()
     answer = worked_off("doctor", "-o", "json")
     assert (answer.code, levels(answer)["workers"]) == (0, "warn")
+
+
+def test_runs_that_nobody_executes_are_told_with_what_starts_a_worker(
+    worked_off: Cli, process: Callable[..., Any], cli: Cli
+) -> None:
+    def found(name: str) -> list[Any]:
+        return [check for check in worked_off("doctor", "-o", "json").json["checks"] if check["name"] == name]
+
+    (finding,) = found("workers")
+    assert (finding["level"], finding["message"]) == ("warn", "none is alive, and 1 run waits for one")
+    assert "holdfast worker MOD:APP" in finding["advice"]
+    assert found("ready") == []
+    cli("start", "nobody_knows")
+    worker = process("worker", "shop:app", "-o", "jsonl")
+    worker.stdout.readline()
+    assert [check["message"] for check in found("workers")] == ["1 alive"]
+    assert [check["message"] for check in found("ready")] == [
+        "1 run of nobody_knows ready, and no live worker knows it"
+    ]
 
 
 def test_unusable_turnstile_is_found(worked_off: Cli, shop: Path) -> None:

@@ -45,9 +45,10 @@ def test_dry_run_shows_workflows_and_states_and_removes_nothing(worked_off: Cli,
         ["workflow", "state", "runs", "oldest", "ended"],
         ["checkout", "✓", "succeeded", "1", "40", "d"],
         ["declined", "✗", "failed", "1", "40", "d"],
-        ["would", "remove", "2", "runs;", "nothing", "was", "changed"],
+        ["would", "remove", "2", "runs", "with", "4", "entries;", "nothing", "was", "changed"],
     ]
     assert left(worked_off) == before
+    assert worked_off("prune", "--dry-run", "-o", "json").json["entries"] == 4
 
 
 def test_prune_goes_by_the_default_retention_or_by_the_apps(worked_off: Cli, shop: Path) -> None:
@@ -87,7 +88,7 @@ def test_on_a_terminal_it_shows_what_and_asks(
     on_a_terminal(monkeypatch, typed)
     answer = worked_off("prune", "--older-than", "0", "--state", "failed")
     assert answer.code == code
-    assert "remove 1 run for good? [y/N]" in answer.err
+    assert "remove 1 run with 2 entries for good? [y/N]" in answer.err
     assert "declined" in answer.err
     assert len(left(worked_off)) == runs
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -113,7 +114,8 @@ def test_start_takes_parameters_that_are_called_like_its_options(cli: Cli) -> No
 def test_ls_lists_newest_first(worked_off: Cli) -> None:
     runs = worked_off("ls", "-o", "json").json
     assert [run["id"] for run in runs] == ["ready-1", "later", "declined-1", "order-17"]
-    assert all(set(run) == RUN_KEYS for run in runs)
+    assert all(set(run) == RUN_KEYS | {"waits"} for run in runs)
+    assert [run["waits"] for run in runs] == ["no worker is alive", None, None, None]
     assert [json.loads(line) for line in worked_off("ls", "-o", "jsonl").out.splitlines()] == runs
 
 
@@ -157,7 +159,8 @@ def test_empty_listing_says_so_on_stderr(cli: Cli) -> None:
 
 def test_show_as_json_is_the_run_with_its_history(worked_off: Cli) -> None:
     shown = worked_off("show", "order-17", "-o", "json").json
-    assert set(shown) == RUN_KEYS | {"history"}
+    assert set(shown) == RUN_KEYS | {"waits", "history"}
+    assert (shown["waits"], worked_off("show", "ready-1", "-o", "json").json["waits"]) == (None, "no worker is alive")
     assert [(e["name"], e["state"], e["attempts"]) for e in shown["history"]] == [
         ("charge", "succeeded", 2),
         ("pack", "succeeded", 1),
@@ -219,11 +222,39 @@ def test_wait_times_out(worked_off: Cli) -> None:
     assert "ready" in answer.error["message"]
 
 
-def test_a_ready_run_that_took_workers_down_says_what_it_waits_for(worked_off: Cli, shop: Path) -> None:
+def test_a_run_that_took_workers_down_is_named_wherever_somebody_looks(
+    worked_off: Cli, shop: Path, process: Callable[..., Any]
+) -> None:
     with closing(sqlite3.connect(shop / "orders.db")) as connection, connection:
-        connection.execute("update holdfast_runs set crashes = 3 where id = 'ready-1'")
-    assert "tried alone" in worked_off("ls", "id:ready-1").out
-    assert "no worker is alive" in worked_off("show", "ready-1").out
+        connection.execute("update holdfast_runs set crashes = 3, workflow = 'gone' where id = 'ready-1'")
+    suspicion = "its process has died with it 3 times in a row; will be tried alone"
+    assert worked_off("show", "ready-1", "-o", "json").json["waits"] == "no worker is alive"
+    assert [run["id"] for run in worked_off("ls", "crashes:>0", "-o", "json").json] == ["ready-1"]
+    stats = worked_off("stats", "-o", "json").json
+    assert stats["suspects"] == [{"id": "ready-1", "workflow": "gone", "state": "ready", "crashes": 3}]
+    assert f"ready-1 (gone): {suspicion}" in worked_off("stats").out
+    (finding,) = [c for c in worked_off("doctor", "-o", "json").json["checks"] if c["name"] == "suspect"]
+    assert (finding["level"], finding["advice"][-21:]) == ("warn", "holdfast show ready-1")
+    (shop / "other.py").write_text("from shop import app, sleeper\nfrom holdfast import workflow\n")
+    with (shop / "other.py").open("a") as code:  # a worker that knows it, and has no room for it
+        code.write("from holdfast import Holdfast, WorkerOptions, ExecutorOptions\n")
+        code.write("app = Holdfast(worker=WorkerOptions(execution=ExecutorOptions(runs_max=0)))\n")
+        code.write("@app.workflow(name='gone')\nasync def gone() -> None: ...\n")
+    worker = process("worker", "other:app", "-o", "jsonl")
+    worker.stdout.readline()
+    assert suspicion in worked_off("ls", "id:ready-1").out
+    assert f"waits       {suspicion}" in worked_off("show", "ready-1").out
+    assert worked_off("ls", "id:ready-1", "-o", "json").json[0]["waits"] == suspicion
+
+
+def test_runs_that_nobody_takes_are_told_with_what_takes_them(worked_off: Cli) -> None:
+    for command in ("ls", "stats"):
+        answer = worked_off(command)
+        assert "no worker is alive" in answer.out + answer.err
+        assert "`holdfast worker MOD:APP` starts one" in answer.out + answer.err
+    stats = worked_off("stats", "-o", "json").json
+    assert stats["waiting"] == [{"workflow": "sleeper", "runs": 1, "reason": "no worker is alive"}]
+    assert worked_off("ls", "id:later").err == ""
 
 
 def test_wait_without_patience_answers_for_a_run_that_has_ended(worked_off: Cli) -> None:
@@ -247,6 +278,26 @@ def test_runs_are_steered(worked_off: Cli) -> None:
 
 def test_retry_of_a_succeeded_run_is_a_conflict(worked_off: Cli) -> None:
     assert worked_off("retry", "order-17").code == 6
+
+
+@pytest.mark.parametrize(
+    ("verb", "run_id", "code"),
+    [
+        *[("cancel", "order-17", 6), ("pause", "order-17", 6), ("resume", "order-17", 6), ("resume", "declined-1", 6)],
+        *[("cancel", "later", 0), ("pause", "later", 0), ("resume", "ready-1", 0)],
+    ],
+)
+def test_a_request_that_an_ended_run_leaves_alone_is_a_conflict(
+    worked_off: Cli, verb: str, run_id: str, code: int
+) -> None:
+    before = worked_off("show", run_id, "-o", "json").json
+    answer = worked_off(verb, run_id)
+    assert answer.code == code
+    if code:
+        assert (answer.out, f"nothing to {verb}" in answer.err) == ("", True)
+        assert worked_off("show", run_id, "-o", "json").json == before
+        by_condition = worked_off(verb, "--where", f"id:{run_id}", "--state", before["state"], "--yes")
+        assert (by_condition.code, by_condition.out.split()[-4:]) == (0, ["left", "as", "it", "is"])
 
 
 def test_every_run_is_steered_and_the_first_failure_is_the_exit_code(worked_off: Cli) -> None:
@@ -325,4 +376,5 @@ def test_workers_are_listed_and_those_that_are_gone_on_request(cli: Cli, process
     assert cli("workers").err == "no worker is alive\n"
     assert cli("workers", "-o", "json").json == []
     assert [w["state"] for w in cli("workers", "--all", "-o", "jsonl").lines] == ["left"]
+    assert re.search(r" left  +\S+ s +gone \d+ s ago ", cli("workers", "--all").out)
     assert cli("workers", "--al").code == 2

@@ -46,8 +46,42 @@ def test_an_error_shows_the_place_and_the_likely_word(orders: Cli) -> None:
     lines = answer.err.splitlines()
     assert lines[0] == "error: 'custmer' is neither a key nor an attribute of any run"
     assert lines[1].index("custmer") == lines[2].index("^^^^^^^")
-    assert "did you mean 'customer'?" in lines[2]
-    assert orders("count", "state:redy", "-o", "json").error["code"] == "query"
+    assert lines[3].startswith("  (hint: did you mean 'customer'?")
+    error = orders("count", "state:redy", "-o", "json").error
+    assert (error["code"], error["query"], error["at"]) == ("query", "state:redy", 6)
+    assert "\n" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *["ls workflow:chekcout", "ls --workflow chekcout", "count workflow:chekcout", "prune --workflow chekcout"],
+        *["retry --workflow chekcout", "cancel --where workflow:chekcout", "prune --workflow chekcout --dry-run"],
+    ],
+)
+def test_an_empty_answer_names_the_workflow_that_does_not_exist(orders: Cli, line: str) -> None:
+    answer = orders(*line.split())
+    assert answer.code == 0
+    assert answer.err.endswith("no run and no worker has a workflow 'chekcout' (hint: did you mean 'checkout'?)\n")
+    note = json.loads(orders(*line.split(), "-o", "json").err)["note"]
+    assert note["hint"] == "did you mean 'checkout'?"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ls workflow:checkout state:failed",
+        "ls -workflow:chekcout state:failed",
+        "ls workflow:chek* id:none",
+        "ls id:none",
+    ],
+)
+def test_an_empty_answer_that_is_no_slip_says_nothing_more(orders: Cli, line: str) -> None:
+    assert orders(*line.split()).err == "no runs\n"
+
+
+def test_workflows_are_listed_when_none_is_alike(orders: Cli) -> None:
+    assert "(hint: there are checkout, " in orders("ls", "workflow:zzz").err
 
 
 def test_a_page_names_the_next_one(orders: Cli) -> None:

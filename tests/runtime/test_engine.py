@@ -291,7 +291,7 @@ def test_an_error_while_the_worker_leaves_still_frees_its_lock_and_its_threads(t
 
 @pytest.mark.parametrize("after", [0, -1, 1.5, "5", True])
 def test_poison_after_must_be_a_positive_number_or_none(after: Any) -> None:
-    with pytest.raises(UsageError, match="poison_after"):
+    with pytest.raises(UsageError, match=r"poison_after=.* must be a whole number .*, or None: never"):
         WorkerOptions(poison_after=after)
     assert WorkerOptions(poison_after=None).poison_after is None
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -397,6 +399,33 @@ def test_a_step_that_nobody_awaits_is_told(tmp_path: Path, caplog: pytest.LogCap
 
     play(main())
     assert "ended without awaiting <step 'charge', entry 1>" in caplog.text
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_a_failed_run_is_one_line_in_the_log_and_its_traceback_only_for_debug(
+    level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow
+    async def fails() -> None:
+        raise LookupError("no parcel service\nto the moon")
+
+    async def main() -> None:
+        async with opened(fails) as app:
+            with pytest.raises(LookupError):
+                await app.run(fails, id="r")
+
+    with caplog.at_level(level, "holdfast.run"):
+        play(main())
+    error, *debug = [record for record in caplog.records if record.name == "holdfast.run"]
+    assert error.levelno == logging.ERROR
+    assert error.run_id == "r"  # type: ignore[attr-defined]
+    assert re.fullmatch(
+        r"run r of fails failed: LookupError: no parcel service to the moon \(at test_executor\.py:\d+ in fails\)",
+        error.getMessage(),
+    )
+    assert [("Traceback" in record.getMessage(), record.levelno) for record in debug] == (
+        [(True, logging.DEBUG)] if level == logging.DEBUG else []
+    )
 
 
 def test_an_app_used_inside_a_workflow_is_refused_with_the_way_out() -> None:

@@ -200,8 +200,10 @@ def test_prune_goes_by_the_apps_retention_or_by_what_it_is_told() -> None:
             assert did == Pruned(runs=2, groups=would.groups, bytes_freed=did.bytes_freed)
             assert await ids(app) == {"s1", "s2", *UNENDED}
             assert (await app.prune(older_than=timedelta(days=32))).runs == 0
-            did = await app.prune(older_than=timedelta(days=31), workflow=flow, states="succeeded")
-            assert (did.runs, did.entries) == (2, 5)
+            succeeded: dict[str, Any] = {"older_than": timedelta(days=31), "workflow": flow, "states": "succeeded"}
+            would = await app.prune(**succeeded, dry_run=True)
+            did = await app.prune(**succeeded)
+            assert (did.runs, did.entries) == (would.runs, would.entries) == (2, 5)
             assert await ids(app) == UNENDED
 
     play(main())

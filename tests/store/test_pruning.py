@@ -32,6 +32,7 @@ SQL = load("sqlite.sql")
 PLANNED: dict[str, tuple[Any, ...]] = {
     "ended_groups": (),
     "count_ended": ("flow", "failed", 5),
+    "count_ended_entries": ("flow", "failed", 5, 100),
     "prune_candidates": ("flow", "failed", 5, 100),
     "prune_histories": ("[1]",),
     "prune_numbers": ("[1]",),

@@ -73,6 +73,7 @@ DRIVEN = {
     "reason:poison": "holdfast_runs USING COVERING INDEX holdfast_runs_reason (reason=?)",
     "forked:r1": "holdfast_runs USING COVERING INDEX holdfast_runs_forked (forked_from=?)",
     "due:<1h": "holdfast_runs USING INDEX holdfast_runs_due (due_at>? AND due_at<?)",
+    "crashes:>=3 state:ready,running": "holdfast_runs USING INDEX holdfast_runs_suspect (crashes>?)",
     "ended:<1h": "holdfast_runs USING COVERING INDEX holdfast_runs_ended (workflow=? AND state=? AND ended_at>?)",
     "ended:<1h state:failed": "USING COVERING INDEX holdfast_runs_ended (workflow=? AND state=? AND ended_at>?)",
 }

@@ -22,15 +22,17 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 1]}…"
 
 
-def check_whole(options: object, name: str, *, low: int, high: int) -> None:
-    """Field `name` of `options` is a whole number from `low` to `high`.
+def check_whole(options: object, name: str, *, low: int, high: int, none: str = "") -> None:
+    """Field `name` of `options` is a whole number from `low` to `high`, or None where `none` says what that means.
 
     Raises:
         UsageError: names class, field, value and bounds.
     """
     value = getattr(options, name)
+    if value is None and none:
+        return
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise _misfit(options, name, f"a whole number from {low:,} to {high:,}")
+        raise _misfit(options, name, f"a whole number from {low:,} to {high:,}{f', or None: {none}' if none else ''}")
 
 
 def check_number(options: object, name: str, *, low: float, high: float) -> None:

@@ -31,7 +31,7 @@ from asyncio import CancelledError
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -53,6 +53,8 @@ _ATTRIBUTES_APART = frozenset({"__notes__", "holdfast_traceback", "holdfast_caus
 
 # StopIteration cannot pass through a coroutine or a future; CancelledError would cancel who awaits it, though nobody
 # asked for that; the others would end the process or the coroutine.
+_THEN: Final = "\nThen:\n\n"
+"""Between the tracebacks of an error that was raised again elsewhere."""
 _NEVER_REBUILT = (KeyboardInterrupt, SystemExit, GeneratorExit, StopIteration, CancelledError)
 
 
@@ -121,9 +123,27 @@ def decode_failure(text: str, *, fallback: type[StepFailed | RunFailed]) -> Base
 
 
 def told(text: str) -> str:
-    """A stored failure for a log: its traceback where there is one, else class and message."""
+    """A stored failure on one line: class, message, and where it was raised."""
     record = msgspec.json.decode(text)
-    return str(record.get("traceback") or f"{record['type']}: {record.get('message', '')}").rstrip()
+    name, message = record["type"].rpartition(":")[2], " ".join(record.get("message", "").split())
+    place = raised_at(record.get("traceback", ""))
+    return f"{name}{f': {message}' if message else ''}{f' (at {place})' if place else ''}"
+
+
+def traceback_of(text: str) -> str:
+    """The traceback of a stored failure, or an empty text."""
+    return str(msgspec.json.decode(text).get("traceback", "")).rstrip()
+
+
+def raised_at(traceback_text: str) -> str:
+    """Where a traceback ends, such as ``shop.py:19 in charge``; empty when it is not known."""
+    first = traceback_text.partition(_THEN)[0]  # the step's own part comes first
+    frames = [line.strip() for line in first.splitlines() if line.startswith('  File "')]
+    if not frames:
+        return ""
+    path, _, rest = frames[-1].removeprefix('File "').partition('", line ')
+    line, _, where = rest.partition(", in ")
+    return f"{path.rpartition('/')[2]}:{line} in {where}"
 
 
 def in_short(text: str) -> str:
@@ -256,7 +276,7 @@ def _traceback_text(error: BaseException) -> str:
         if frames:
             closing = f"{_type_name(type(link)).replace(':', '.')}: {_cut(_text_of(link), CAUSE_CHARS_MAX)}"
             pieces.append(f"Traceback (most recent call last):\n{frames}{closing}\n")
-    return _cut("\nThen:\n\n".join(pieces), TEXT_CHARS_MAX)
+    return _cut(_THEN.join(pieces), TEXT_CHARS_MAX)
 
 
 def _frames(error: BaseException) -> str:

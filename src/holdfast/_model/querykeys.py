@@ -72,6 +72,7 @@ KEYS: Final = (
     Key("ended", "ended_at", Kind.PAST),
     Key("due", "due_at", Kind.FUTURE),
     Key("priority", "priority", Kind.NUMBER),
+    Key("crashes", "crashes", Kind.NUMBER),
     Key("worker", "worker", Kind.TEXT),
     Key("reason", "reason", Kind.TEXT),
     Key("forked", "forked_from", Kind.TEXT),

@@ -93,7 +93,7 @@ class Pruned:
 
     Attributes:
         runs: runs removed.
-        entries: entries of their histories removed; not counted in a dry run.
+        entries: entries of their histories.
         bytes_freed: by how much the database has shrunk. Further space stays in the file and is used again.
         groups: the runs by workflow and state.
         dry_run: whether nothing was removed.

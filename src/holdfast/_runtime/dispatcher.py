@@ -17,9 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from holdfast._model.lifecycle import SUSPECT_AFTER
 from holdfast._model.records import RunReleased, RunRow, RunsClaimed, RunsUnblocked
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.service import Ticker
+from holdfast._runtime.told import log_suspect
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
@@ -160,6 +162,9 @@ class Dispatcher:
         """Claim what the record says, and bring it into memory before this returns."""
         rows: tuple[RunRow, ...] = await self._journal.write(claim)
         self._executor.reserved += len(rows)
+        for row in rows:
+            if row.crashes >= SUSPECT_AFTER:
+                log_suspect(row)  # before it is executed, which may be the last thing that this process does
         await self._adopt(rows)
         return rows
 

@@ -46,8 +46,7 @@ class ExecutorOptions:
         check_whole(self, "threads_max", low=1, high=THREADS_MAX)
         check_number(self, "park_after", low=0, high=YEAR_SECONDS)
         check_whole(self, "runs_cached_max", low=0, high=COUNT_MAX)
-        if self.memory_max is not None:
-            check_whole(self, "memory_max", low=1, high=1 << 62)
+        check_whole(self, "memory_max", low=1, high=1 << 62, none="80 % of the machine's")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,5 +103,4 @@ class WorkerOptions:
                 f"WorkerOptions(retention={self.retention!r:.80}) must be a Retention, or None: keep all",
                 hint="for example Retention(succeeded=timedelta(days=7))",
             )
-        if self.poison_after is not None:
-            check_whole(self, "poison_after", low=1, high=COUNT_MAX)
+        check_whole(self, "poison_after", low=1, high=COUNT_MAX, none="never")

@@ -28,6 +28,7 @@ from holdfast._runtime.dispatcher import Dispatcher
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.liverun import LiveRun
 from holdfast._runtime.service import Ticker
+from holdfast._runtime.told import log_cleared
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
@@ -102,6 +103,7 @@ class Probation:
         run = self._executor.live.get(number)
         if run is not None and not run.gone:
             self._journal.append(RunCleared(number, self._executor.worker), _ignore)
+            log_cleared(run.row)
         self._free()
 
     def _free(self) -> None:

@@ -156,9 +156,11 @@ async def would_prune(
     """What `prune` would remove now."""
     cutoffs = due(groups, age=age, now=now)
     runs: Counter[Cutoff] = Counter()
+    entries = 0
     for cutoff, count in zip(cutoffs, await store.count_ended([*cutoffs]), strict=True):
         runs[cutoff] = count if runs_max is None else min(count, runs_max - runs.total())
-    return _pruned(cutoffs, runs, dry_run=True)
+        entries += await store.count_ended_entries(cutoff, runs_max=runs[cutoff])
+    return _pruned(cutoffs, runs, entries=entries, dry_run=True)
 
 
 async def _compact_if_possible(store: Store) -> int:

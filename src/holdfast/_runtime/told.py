@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Final
 
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
-from holdfast._model.failures import told
+from holdfast._model.failures import told, traceback_of
 from holdfast._model.records import RunRow
 from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, log_fields
 from holdfast._runtime.liverun import LiveRun
@@ -23,13 +24,28 @@ def log_failure(row: RunRow, call: StepCall, error: BaseException, *, again: boo
 
 
 def log_failed(row: RunRow, error: str) -> None:
-    """A run ends with a failure, given as it is stored."""
-    RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, told(error), extra=log_fields(row.id, row.workflow))
+    """A run ends with a failure, given as it is stored: one line. The traceback is in its row, and here for DEBUG."""
+    fields = log_fields(row.id, row.workflow)
+    RUN_LOG.error("run %s of %s failed: %s", row.id, row.workflow, told(error), extra=fields)
+    if RUN_LOG.isEnabledFor(logging.DEBUG):
+        RUN_LOG.debug("run %s of %s failed:\n%s", row.id, row.workflow, traceback_of(error), extra=fields)
 
 
 def log_blocked(row: RunRow, reason: str, error: BaseException) -> None:
     """The engine cannot go on with a run."""
     RUN_LOG.error("run %s is blocked (%s): %s", row.id, reason, error, extra=log_fields(row.id, row.workflow))
+
+
+def log_suspect(row: RunRow) -> None:
+    """A run with which its process has died again and again is tried once more, alone."""
+    told = "run %s of %s: its process has died with it %d times in a row, without progress; it is tried alone"
+    RUN_LOG.warning(told, row.id, row.workflow, row.crashes, extra=log_fields(row.id, row.workflow))
+
+
+def log_cleared(row: RunRow) -> None:
+    """A suspect has lived on."""
+    told = "run %s of %s goes on like any other: its process has lived on with it"
+    RUN_LOG.info(told, row.id, row.workflow, extra=log_fields(row.id, row.workflow))
 
 
 def log_poisoned(run_id: str, workflow: str, crashes: int) -> None:

@@ -202,6 +202,10 @@ class Store(Protocol):
         """How many runs each cutoff means."""
         ...
 
+    async def count_ended_entries(self, cutoff: Cutoff, *, runs_max: int) -> int:
+        """How many entries the runs have that this cutoff means; at most so many runs, those that ended first."""
+        ...
+
     async def is_pruning(self) -> bool:
         """Whether a run is half removed, as long ones are between batches; the next `RunsPruned` goes on with it."""
         ...

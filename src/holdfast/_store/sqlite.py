@@ -408,12 +408,14 @@ class SqliteStore:
     async def count_ended(self, cutoffs: Sequence[Cutoff]) -> list[int]:
         return [await self._value("count_ended", *cutoff) for cutoff in cutoffs]
 
+    async def count_ended_entries(self, cutoff: Cutoff, *, runs_max: int) -> int:
+        return int(await self._value("count_ended_entries", *cutoff, runs_max))
+
     async def is_pruning(self) -> bool:
         return await self._value("prune_marked", *MARKED_IDS) is not None
 
     async def space(self) -> Space:
-        space: Space = await self._read(sqlite_space.space)
-        return space
+        return Space(*await self._read(sqlite_space.space))
 
     async def compact(self, *, keep: int) -> int:
         def work() -> int:

@@ -410,6 +410,14 @@ select workflow, state, oldest from groups where oldest is not null order by wor
 select count(*) from holdfast_runs
 where workflow = ?1 and state = ?2 and ended_at < ?3 and state in ('succeeded', 'failed', 'cancelled');
 
+-- name: count_ended_entries
+-- Of the runs that are pruned first.
+select count(*) from holdfast_history where run in (
+    select number from holdfast_runs
+    where workflow = ?1 and state = ?2 and ended_at < ?3 and state in ('succeeded', 'failed', 'cancelled')
+    order by ended_at, number limit ?4
+);
+
 -- name: prune_candidates
 -- One row, a JSON array of numbers, each with an upper bound of its entries: their numbers leave gaps, but do not repeat.
 select json_group_array(json_array(number, span)) from (

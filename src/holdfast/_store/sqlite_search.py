@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, Final, NamedTuple, assert_never
 
-from holdfast._model.lifecycle import ENDED, RunState
+from holdfast._model.lifecycle import ENDED, SUSPECT_AFTER, RunState
 from holdfast._model.search import Between, Condition, Exists, OneOf, Prefix, RunQuery, Scalar, Test
 from holdfast._store.sqlfile import Statements
 from holdfast.errors import InternalError
@@ -244,6 +244,8 @@ class Search:
             return self._ended(condition)
         if name == "due_at":
             return self._due(condition)
+        if name == "crashes":
+            return self._suspects(condition)
         return None
 
     def _indexed(self, index: str, condition: Condition) -> Driver:
@@ -272,6 +274,19 @@ class Search:
         sides = (
             _select("number", "holdfast_runs indexed by holdfast_runs_due", asleep),
             _select("number", "holdfast_runs indexed by holdfast_runs_state", paused),
+        )
+        return Driver(" union all ".join(sides), (condition,))
+
+    def _suspects(self, condition: Condition) -> Driver | None:
+        """Runs with so many crashes that they are tried alone: those that wait have an index, others have a worker."""
+        low = condition.test.low if isinstance(condition.test, Between) else None
+        if not isinstance(low, int) or low < SUSPECT_AFTER or not {*self._states} <= {"ready", "running"}:
+            return None
+        tests = self._test("crashes", condition.test)
+        ready = ["state = 'ready'", f"crashes >= {SUSPECT_AFTER}", *tests]
+        sides = (
+            _select("number", "holdfast_runs indexed by holdfast_runs_suspect", ready),
+            _select("number", "holdfast_runs indexed by holdfast_runs_worker", ["worker is not null", *tests]),
         )
         return Driver(" union all ".join(sides), (condition,))
 

@@ -7,6 +7,7 @@ is opened as every client opens it, so a fault that would stop a client is found
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast._model.lifecycle import SUSPECT_AFTER
 from holdfast._model.retention import Retention
 from holdfast._store import lifelock, migrate, place
 from holdfast._store.sqlfile import load
@@ -35,6 +37,7 @@ from holdfast.errors import HoldfastError, StoreError
 FREE_BYTES_FAIL: Final = 64 * 1024 * 1024
 FREE_BYTES_WARN: Final = 1024 * 1024 * 1024
 OTHER_LIBRARIES: Final = ("apsw", "libsql", "pysqlite2", "pysqlite3", "sqlean", "sqlcipher3")
+SUSPECTS_NAMED_MAX: Final = 5
 OVERDUE: Final = timedelta(days=1)
 """By how much runs may have outlived their retention: workers look each minute, but need not be there always."""
 FIXED_VERSIONS: Final = "3.44.6, 3.50.7 or 3.51.3"
@@ -101,6 +104,7 @@ def _contents(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     yield from pragmas(facts["pragmas"])
     yield from workers(connection, path)
     yield from runs(connection)
+    yield from suspects(connection)
     yield from retention(connection)
     yield from shrinking(facts)
     yield from strangers(connection)
@@ -244,10 +248,11 @@ def workers(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     """Leases: who lives, and who only seems to."""
     rows = connection.execute("select id, host, pid, lease_until from holdfast_workers where state = 'live'").fetchall()
     now, here = time.time_ns() // 1000, socket.gethostname()
-    alive = 0
+    alive, dead = 0, list[str]()
     for worker, host, pid, lease_until in rows:
         gone = host == here and lifelock.is_free(path, worker)
         if gone:
+            dead.append(worker)
             advice = "any worker takes its runs over"
             yield Finding(Level.WARN, "workers", f"{worker} (process {pid}) is dead, and nobody has buried it", advice)
         elif lease_until < now:
@@ -256,8 +261,38 @@ def workers(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
             yield Finding(Level.WARN, "workers", f"{worker} (process {pid} on {host}) is {over} s late", advice)
         else:
             alive += 1
-    if alive or not rows:
-        yield Finding(Level.OK, "workers", f"{alive} alive" if alive else "none")
+    if alive:
+        yield Finding(Level.OK, "workers", f"{alive} alive")
+        return
+    waiting = connection.execute(
+        "select count(*) from holdfast_runs where state = 'ready'"
+        " or (state in ('scheduled', 'waiting') and due_at <= ?)"
+        " or (state = 'running' and worker in (select value from json_each(?)))",
+        (now, json.dumps(dead)),
+    ).fetchone()[0]
+    if waiting:
+        told = f"none is alive, and {_runs(waiting)} {'waits' if waiting == 1 else 'wait'} for one"
+        yield Finding(Level.WARN, "workers", told, "nobody executes them until you start one: holdfast worker MOD:APP")
+    elif not rows:
+        yield Finding(Level.OK, "workers", "none, and no run waits for one")
+
+
+def suspects(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Runs with which their processes died again and again: what to look at before they are blocked as poison."""
+    try:
+        rows = connection.execute(
+            "select id, workflow, crashes from holdfast_runs where state in ('ready', 'running') and crashes >= ?"
+            " order by crashes desc, number",
+            (SUSPECT_AFTER,),
+        ).fetchall()
+    except sqlite3.OperationalError:  # an older schema, which `schema` has told of
+        return
+    for run_id, workflow, crashes in rows[:SUSPECTS_NAMED_MAX]:
+        told = f"{run_id} ({workflow}): its process has died with it {crashes} times in a row; it is tried alone"
+        yield Finding(Level.WARN, "suspect", told, f"look behind its last entry: holdfast show {run_id}")
+    if len(rows) > SUSPECTS_NAMED_MAX:
+        advice = f"look at them: holdfast ls 'crashes:>={SUSPECT_AFTER}'"
+        yield Finding(Level.WARN, "suspect", f"{len(rows) - SUSPECTS_NAMED_MAX:,} more like these", advice)
 
 
 def runs(connection: sqlite3.Connection) -> Iterator[Finding]:
@@ -299,22 +334,26 @@ def shrinking(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def strangers(connection: sqlite3.Connection) -> Iterator[Finding]:
-    """Ready runs that no live worker will take."""
+    """Ready runs that no live worker will take; without any live worker, `workers` has told of them all."""
     try:
         rows = connection.execute(
             "select workflow, count(*) from holdfast_runs where state = 'ready' and workflow not in ("
             "select value from holdfast_workers, json_each(workflows) where holdfast_workers.state = 'live'"
-            ") group by workflow order by workflow"
+            ") and exists (select 1 from holdfast_workers where holdfast_workers.state = 'live')"
+            " group by workflow order by workflow"
         ).fetchall()
     except sqlite3.OperationalError:  # an older schema, which `schema` has told of: its workers do not tell
         return
     for workflow, count in rows:
         advice = "start a worker with it: holdfast worker MOD:APP"
-        runs = "1 run" if count == 1 else f"{count:,} runs"
-        yield Finding(Level.WARN, "ready", f"{runs} of {workflow} ready, and no live worker knows it", advice)
+        yield Finding(Level.WARN, "ready", f"{_runs(count)} of {workflow} ready, and no live worker knows it", advice)
 
 
 # Leaves.
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"
 
 
 def _beside(path: Path, *endings: str) -> list[Path]:

@@ -10,6 +10,7 @@ from holdfast.cli.filters import Filters, QueryCommand, query_options
 from holdfast.cli.ls import TOTAL_MAX, total_text
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.unknown import say_unknown_workflows
 
 
 @click.command(cls=QueryCommand)
@@ -30,5 +31,7 @@ def count(settings: Settings, filters: Filters, exact: bool) -> None:
             write_json(settings, {"runs": TOTAL_MAX if capped else runs, "more": capped})
         else:
             settings.out.print(f"{runs:,}" if exact else total_text(runs))
+        if not runs:
+            await say_unknown_workflows(settings, client, filters)
 
     with_client(settings, work)

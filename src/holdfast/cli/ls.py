@@ -10,13 +10,14 @@ import click
 import msgspec
 from rich.text import Text
 
-from holdfast import Client, Page, RunInfo, RunState
+from holdfast import Client, Page, RunInfo
 from holdfast.cli.answers import run_value, write_list
 from holdfast.cli.filters import Filters, QueryCommand, query_options
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import SUSPECT, UNKNOWN, is_suspect, waits_because
+from holdfast.cli.strangers import NOBODY, START_ONE, waits_because
+from holdfast.cli.unknown import say_unknown_workflows
 from holdfast.cli.watching import watch
 from holdfast.cli.words import age, note_of, now, state_text
 
@@ -40,13 +41,15 @@ def ls(settings: Settings, filters: Filters, limit: int, after: str | None, watc
     async def work(client: Client) -> None:
         async def look() -> Listed:
             runs = await client.list(limit=limit, after=after, **filters.conditions())
-            return Listed(runs, {} if settings.is_json else await waits_because(client, runs))
+            return Listed(runs, await waits_because(client, runs))
 
         if watched:
             await watch(settings, look=look, draw=partial(_draw, settings), write=partial(_write, settings))
             return
         listed = await look()
         _write(settings, listed)
+        if not listed.runs:
+            await say_unknown_workflows(settings, client, filters)
         if listed.runs.next is not None and (settings.is_json or settings.err.is_terminal):
             total = None if settings.is_json else await client.count(limit=TOTAL_MAX + 1, **filters.conditions())
             _say_more(settings, filters, len(listed.runs), listed.runs.next, total)
@@ -55,18 +58,15 @@ def ls(settings: Settings, filters: Filters, limit: int, after: str | None, watc
 
 
 class Listed(NamedTuple):
-    """Runs, and why those of some workflows wait for good."""
+    """Runs, and by their ids why some are not taken like others."""
 
     runs: Page
-    waiting: dict[str, str]
+    waits: dict[str, str]
 
     def note(self, run: RunInfo) -> Text:
         """What matters most about a run besides its state."""
-        if run.state is RunState.READY and self.waiting.get(run.workflow) == UNKNOWN:
-            return Text(UNKNOWN, style="yellow")
-        if is_suspect(run):
-            return Text(SUSPECT, style="yellow")
-        return note_of(run)
+        reason = self.waits.get(run.id, NOBODY)
+        return note_of(run) if reason == NOBODY else Text(reason, style="yellow")
 
 
 def total_text(runs: int) -> str:
@@ -85,11 +85,13 @@ def _say_more(settings: Settings, filters: Filters, shown: int, cursor: str, tot
 
 def _write(settings: Settings, listed: Listed) -> None:
     if settings.is_json:
-        write_list(settings, map(run_value, listed.runs))
+        write_list(settings, [{**run_value(run), "waits": listed.waits.get(run.id)} for run in listed.runs])
     elif not listed.runs:
         settings.err.print("no runs", style="dim")
     else:
         settings.out.print(_draw(settings, listed), soft_wrap=True)
+        if NOBODY in listed.waits.values():
+            settings.err.print(f"{NOBODY} to take what is ready: {START_ONE}", style="dim", soft_wrap=True)
 
 
 def _draw(settings: Settings, listed: Listed) -> Text:

@@ -79,7 +79,8 @@ def existing(uri: SqliteUri) -> Path:
         raise UsageError("a database in memory belongs to one process", hint="name a file: --db sqlite:///orders.db")
     if not uri.path.exists():
         raise NoDatabase(
-            f"no database at {uri.path}", hint="choose another with --db or HOLDFAST_URI; workers and `start` make it"
+            f"no database at {uri.path.absolute()}",
+            hint="choose another with --db or HOLDFAST_URI; workers and `start` make it",
         )
     return uri.path
 

@@ -20,6 +20,7 @@ import holdfast
 from holdfast.cli.settings import Settings
 from holdfast.errors import (
     HoldfastError,
+    QueryError,
     RunConflict,
     RunNotFound,
     SchemaMismatch,
@@ -89,12 +90,15 @@ def report(error: Exception, settings: Settings) -> ExitCode:
     """Say on stderr what went wrong, and return the exit code."""
     slug, message, hint = _explain(error)
     if settings.is_json:
-        text = msgspec.json.encode({"error": {"code": slug, "message": message, "hint": hint}}).decode()
-        print(text, file=sys.stderr, flush=True)
+        told: dict[str, object] = {"code": slug, "message": message, "hint": hint}
+        if isinstance(error, QueryError):  # its message draws a mark below the place
+            told |= {"message": message.partition("\n")[0], "query": error.query, "at": error.at}
+        print(msgspec.json.encode({"error": told}).decode(), file=sys.stderr, flush=True)
     else:
-        line = Text.assemble(("error:", "bold red"), f" {message.rstrip()}")
+        line = Text.assemble(("error:", "bold red"), f" {message}")
         if hint:
-            line.append(f" (hint: {hint})", style="dim")
+            apart = "\n  " if "\n" in message else " "
+            line.append(f"{apart}(hint: {hint})", style="dim")
         settings.err.print(line, soft_wrap=True)
     if slug == "unexpected" and debugging():
         traceback.print_exception(error)

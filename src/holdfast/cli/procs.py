@@ -69,6 +69,7 @@ class Parent:
         self._places = [_Place(number) for number in range(1, procs + 1)]
         self._events: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
         self._never_ready = 0
+        self._seen_ready = False
         self._signals = 0
         self._code: int | None = None
         self._until = float("inf")
@@ -104,7 +105,7 @@ class Parent:
             self._send(signal.SIGTERM)
 
     def _is_ready(self, place: _Place) -> None:
-        place.ready = True
+        place.ready = self._seen_ready = True
         self._never_ready = 0
 
     def _is_gone(self, place: _Place, process: subprocess.Popen[bytes]) -> None:
@@ -136,7 +137,8 @@ class Parent:
     # Children.
 
     def _fill(self) -> None:
-        for place in self._places:
+        # Until one is ready only the first is tried: what keeps it from starting is said once, not N times.
+        for place in self._places if self._seen_ready else self._places[:1]:
             if self._code is None and place.process is None and place.due_at <= time.monotonic():
                 self._start(place)
 

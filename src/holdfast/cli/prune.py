@@ -19,6 +19,7 @@ from holdfast.cli.grid import grid
 from holdfast.cli.loading import load_app
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.unknown import say_unknown
 from holdfast.cli.values import Duration
 from holdfast.cli.words import age, now, size, state_text
 
@@ -69,14 +70,14 @@ class _Pruning:
         if self._dry_run or self._ask:
             wanted = await client.prune(dry_run=True, **self._options)
             if self._dry_run:
-                self._write(wanted)
+                await self._write(client, wanted)
                 return
             if wanted.runs:
                 self._confirm(wanted)
         await self._remove(client)
 
     def _confirm(self, wanted: Pruned) -> None:
-        what = f"remove {_runs(wanted.runs)} for good"
+        what = f"remove {_runs(wanted.runs)} with {_entries(wanted.entries)} for good"
         if not sys.stdin.isatty():
             raise problems.ConfirmationNeeded(f"this would {what}", hint="add --yes, or look with --dry-run")
         self._settings.err.print(_table(wanted), soft_wrap=True)
@@ -97,15 +98,17 @@ class _Pruning:
                 f"interrupted: {_runs(self._so_far.runs)} removed, the others are as they were", soft_wrap=True
             )
             raise
-        self._write(pruned)
+        await self._write(client, pruned)
 
-    def _write(self, pruned: Pruned) -> None:
+    async def _write(self, client: Client, pruned: Pruned) -> None:
         if self._settings.is_json:
             write_json(self._settings, msgspec.to_builtins(pruned))
-            return
-        if pruned.groups:
-            self._settings.out.print(_table(pruned), soft_wrap=True)
-        self._settings.out.print(_summary(pruned), soft_wrap=True)
+        else:
+            if pruned.groups:
+                self._settings.out.print(_table(pruned), soft_wrap=True)
+            self._settings.out.print(_summary(pruned), soft_wrap=True)
+        if not pruned.runs and self._options["workflow"] is not None:
+            await say_unknown(self._settings, client, [self._options["workflow"]])
 
 
 def _table(pruned: Pruned) -> Text:
@@ -119,10 +122,11 @@ def _table(pruned: Pruned) -> Text:
 
 def _summary(pruned: Pruned) -> str:
     if pruned.dry_run:
-        return f"would remove {_runs(pruned.runs)}; nothing was changed" if pruned.runs else "nothing to remove"
+        what = f"{_runs(pruned.runs)} with {_entries(pruned.entries)}"
+        return f"would remove {what}; nothing was changed" if pruned.runs else "nothing to remove"
     if not pruned.runs and not pruned.entries:
         return f"nothing to remove{_freed(pruned)}"
-    return f"removed {_runs(pruned.runs)} with {pruned.entries:,} entries{_freed(pruned)}"
+    return f"removed {_runs(pruned.runs)} with {_entries(pruned.entries)}{_freed(pruned)}"
 
 
 def _freed(pruned: Pruned) -> str:
@@ -133,6 +137,10 @@ def _runs(count: int) -> str:
     return f"{count:,} {'run' if count == 1 else 'runs'}"
 
 
+def _entries(count: int) -> str:
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
+
+
 @contextmanager
 def _progress(settings: Settings) -> Iterator[Callable[[Pruned], object]]:
     """On a terminal a line that counts, gone in the end."""
@@ -140,4 +148,4 @@ def _progress(settings: Settings) -> Iterator[Callable[[Pruned], object]]:
         yield lambda _: None
         return
     with settings.err.status("removing") as status:
-        yield lambda so_far: status.update(f"removed {_runs(so_far.runs)} with {so_far.entries:,} entries")
+        yield lambda so_far: status.update(f"removed {_runs(so_far.runs)} with {_entries(so_far.entries)}")

@@ -10,7 +10,7 @@ from holdfast._model.lifecycle import ENDED
 from holdfast.cli.answers import entry_value, run_value, write_json
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import SUSPECT, is_suspect, waits_because
+from holdfast.cli.strangers import waits_because
 from holdfast.cli.timeline import Viewed, draw
 from holdfast.cli.watching import watch
 from holdfast.cli.words import now
@@ -30,7 +30,8 @@ def show(settings: Settings, run_id: str, watched: bool, tracebacks: bool) -> No
 
     def write(viewed: Viewed) -> None:
         if settings.is_json:
-            write_json(settings, {**run_value(viewed.run), "history": [entry_value(e) for e in viewed.history]})
+            history = [entry_value(entry) for entry in viewed.history]
+            write_json(settings, {**run_value(viewed.run), "waits": viewed.waits or None, "history": history})
         else:
             settings.out.print(view(viewed), soft_wrap=True)
 
@@ -39,8 +40,7 @@ def show(settings: Settings, run_id: str, watched: bool, tracebacks: bool) -> No
 
         async def look() -> Viewed:
             described = await run.describe()
-            waits = (await waits_because(client, [described])).get(described.workflow, "")
-            waits = waits or (SUSPECT if is_suspect(described) else "")
+            waits = (await waits_because(client, [described])).get(described.id, "")
             return Viewed(described, tuple(await run.history()), waits)
 
         if watched:

@@ -72,16 +72,16 @@ def start(
 
     async def work(client: Client) -> None:
         (run,) = await client.start_many([request])
-        await _answer(settings, run, waits=waits)
+        await _answer(settings, client, run, waits=waits)
 
     with_client(settings, work, app=None if target is None else load_app(target), create=True)
 
 
-async def _answer(settings: Settings, run: Run[Any], *, waits: bool) -> None:
+async def _answer(settings: Settings, client: Client, run: Run[Any], *, waits: bool) -> None:
     if waits:
         if not settings.is_json:
             settings.err.print(run.id, style="dim", soft_wrap=True)
-        write_json(settings, await result_of(settings, run, timeout=None))
+        write_json(settings, await result_of(settings, client, run, timeout=None))
     elif settings.is_json:
         write_json(settings, run_value(await run.describe()))
     else:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import click
 from rich.text import Text
 
-from holdfast import Client, EndedStats, RunState, Stats
+from holdfast import Client, EndedStats, RunInfo, RunState, Stats
+from holdfast._model.runinfo import StateCount
 from holdfast._rows import worker_of
 from holdfast._stats import SAMPLE_MAX
 from holdfast.cli.answers import write_json
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import UNKNOWN, known_by, reason_of
+from holdfast.cli.strangers import NOBODY, START_ONE, UNKNOWN, known_by, reason_of, suspects, suspicion
 from holdfast.cli.values import Duration
 from holdfast.cli.watching import watch
 from holdfast.cli.words import STYLES, age, duration, now, state_text
+from holdfast.cli.workers import lease_text
+
+SUSPECTS_MAX: Final = 5
+"""Suspects that are named; mostly there is none."""
 
 
 @click.command()
@@ -31,25 +36,36 @@ from holdfast.cli.words import STYLES, age, duration, now, state_text
 def stats(settings: Settings, window: float, watched: bool) -> None:
     """Count runs by workflow and state, tell how it went for those that ended lately, and show the workers."""
 
-    def draw(seen: Stats) -> Text:
+    def draw(seen: Seen) -> Text:
         return _draw(seen, settings.out.width)
 
-    def write(seen: Stats) -> None:
+    def write(seen: Seen) -> None:
         if settings.is_json:
             write_json(settings, _value(seen))
         else:
             settings.out.print(draw(seen), soft_wrap=True)
 
     async def work(client: Client) -> None:
+        async def look() -> Seen:
+            return Seen(await client.stats(window=window), tuple(await suspects(client, limit=SUSPECTS_MAX)))
+
         if watched:
-            await watch(settings, look=lambda: client.stats(window=window), draw=draw, write=write)
+            await watch(settings, look=look, draw=draw, write=write)
         else:
-            write(await client.stats(window=window))
+            write(await look())
 
     with_client(settings, work)
 
 
-def _value(seen: Stats) -> dict[str, Any]:
+class Seen(NamedTuple):
+    """The statistics, and the newest runs with which their processes have died."""
+
+    stats: Stats
+    suspects: tuple[RunInfo, ...]
+
+
+def _value(looked: Seen) -> dict[str, Any]:
+    seen = looked.stats
     workers = [
         {**row._asdict(), "started_at": _instant(row.started_at), "lease_until": _instant(row.lease_until)}
         for row in seen.workers
@@ -59,6 +75,11 @@ def _value(seen: Stats) -> dict[str, Any]:
         "window_seconds": seen.window.total_seconds(),
         "ended": [_ended_value(row) for row in seen.ended],
         "workers": workers,
+        "waiting": [{"workflow": row.workflow, "runs": row.runs, "reason": reason} for row, reason in _untaken(seen)],
+        "suspects": [
+            {"id": run.id, "workflow": run.workflow, "state": run.state, "crashes": run.crashes}
+            for run in looked.suspects
+        ],
     }
 
 
@@ -83,22 +104,26 @@ def _seconds(length: timedelta | None) -> float | None:
     return None if length is None else length.total_seconds()
 
 
-def _draw(seen: Stats, width: int) -> Text:
+def _draw(looked: Seen, width: int) -> Text:
+    seen = looked.stats
     runs = _runs(seen) if seen.runs else Text("no runs", style="dim")
     if max(map(len, runs.plain.splitlines())) > width:
         runs = _runs_as_list(seen)
-    return Text("\n\n").join([runs, _lately(seen, width), _workers(seen), *_waiting(seen)])
+    return Text("\n\n").join([runs, _lately(seen, width), _workers(seen), *_notes(looked)])
 
 
-def _waiting(seen: Stats) -> list[Text]:
-    """Workflows with ready runs that nobody will take."""
+def _notes(looked: Seen) -> list[Text]:
+    """What a person should look at."""
+    notes = [f"{row.workflow}: {row.runs:,} ready, {why}" for row, why in _untaken(looked.stats) if why == UNKNOWN]
+    notes += [f"{run.id} ({run.workflow}): {suspicion(run)}" for run in looked.suspects]
+    return [Text("\n").join([Text(note, style="yellow") for note in notes])] if notes else []
+
+
+def _untaken(seen: Stats) -> list[tuple[StateCount, str]]:
+    """Workflows with ready runs that nobody will take, and why."""
     known = known_by(map(worker_of, seen.workers), now())
-    waiting = [
-        Text(f"{row.workflow}: {row.runs:,} ready, {reason}", style="yellow")
-        for row in seen.runs
-        if row.state == "ready" and (reason := reason_of(row.workflow, known)) == UNKNOWN
-    ]
-    return [Text("\n").join(waiting)] if waiting else []
+    ready = [row for row in seen.runs if row.state == "ready"]
+    return [(row, reason) for row in ready if (reason := reason_of(row.workflow, known))]
 
 
 def _lately(seen: Stats, width: int) -> Text:
@@ -177,20 +202,18 @@ def _row(name: Text, counts: list[int], states: list[str]) -> list[Text]:
 def _workers(seen: Stats) -> Text:
     live = [row for row in seen.workers if row.state == "live"]
     if not live:
-        return Text("no worker is alive", style="dim")
+        ready = seen.count("ready")
+        waits = f", and {ready:,} {'run waits' if ready == 1 else 'runs wait'} for one: {START_ONE}"
+        return Text(f"{NOBODY}{waits}", style="yellow") if ready else Text(NOBODY, style="dim")
     instant = now()
     rows = [
         [
             *map(Text, (row.id, row.host, str(row.pid), age(instant - _instant(row.started_at)))),
-            _lease((_instant(row.lease_until) - instant).total_seconds()),
+            lease_text((_instant(row.lease_until) - instant).total_seconds()),
         ]
         for row in live
     ]
     return grid(("worker", "host", "pid", "up for", "lease"), rows, right={"pid", "up for", "lease"})
-
-
-def _lease(seconds_left: float) -> Text:
-    return Text(f"{seconds_left:.0f} s left") if seconds_left > 0 else Text(f"{-seconds_left:.0f} s over", style="red")
 
 
 def _count(runs: int, state: str) -> Text:

@@ -11,12 +11,13 @@ from rich.text import Text
 
 from holdfast import Client, HoldfastError, Run, RunState
 from holdfast.cli import problems
-from holdfast.cli.answers import write_list
+from holdfast.cli.answers import say, write_list
 from holdfast.cli.filters import Filters, filter_options
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.unknown import say_unknown_workflows
 from holdfast.cli.words import state_text
-from holdfast.errors import UsageError
+from holdfast.errors import RunConflict, UsageError
 
 Request = Callable[[Run[Any]], Awaitable[RunState]]
 RUNS_MAX: Final = 10_000
@@ -30,6 +31,16 @@ _SENSIBLE: Final[dict[str, tuple[str, ...]]] = {
 }
 
 _OUTCOMES: Final = {"cancel": "cancelled", "pause": "paused"}
+
+# States that a request leaves as they are; the hint says what could be done instead.
+_LEFT_ALONE: Final[dict[str, dict[str, str]]] = {
+    "cancel": {"succeeded": "", "failed": ""},
+    "pause": {"succeeded": "", "failed": "", "cancelled": ""},
+    "resume": {
+        "succeeded": "`holdfast fork {id} --at N` executes a part of it again",
+        "failed": "`holdfast retry {id}` lets it go on",
+    },
+}
 
 
 def _command(verb: str, request: Request, *, confirmed: bool, text: str) -> click.Command:
@@ -71,17 +82,26 @@ class _Steering:
                 state = await self._request(client.get(run_id))
             except HoldfastError as error:
                 codes.append(problems.report(error, self._settings))
-            else:
+                continue
+            hint = _LEFT_ALONE.get(self._verb, {}).get(state.value)
+            if hint is None or filters.any:  # what was chosen by its state may have ended a moment ago
                 done.append({"id": run_id, "state": state.value})
+            else:
+                told = f"run {run_id!r} has ended as {state.value}: there is nothing to {self._verb}"
+                conflict = RunConflict(told, run_id=run_id, hint=hint.format(id=run_id))
+                codes.append(problems.report(conflict, self._settings))
         self._write(done, asked=len(run_ids))
+        if not run_ids:
+            await say_unknown_workflows(self._settings, client, filters)
         return codes[0] if codes else 0
 
     async def _matching(self, client: Client, filters: Filters) -> list[str]:
         conditions = filters.conditions()
         conditions["state"] = filters.states or _SENSIBLE[self._verb]
         runs = await client.list(limit=RUNS_MAX, **conditions)
-        if runs.next is not None and not self._settings.is_json:
-            self._settings.err.print(f"more than {RUNS_MAX:,} match: these are the newest; say it again for the others")
+        if runs.next is not None:
+            told = f"more than {RUNS_MAX:,} match: these are the newest; say it again for the others"
+            say(self._settings, told)
         return [run.id for run in runs]
 
     def _confirm(self, runs: int) -> None:
@@ -100,7 +120,9 @@ class _Steering:
             settings.err.print(f"no runs to {self._verb}", style="dim")
         for row in done:
             # A run that a worker holds does it at its next await; until then only the request is there.
+            left_alone = row["state"] in _LEFT_ALONE.get(self._verb, ())
             later = "  requested" if row["state"] != _OUTCOMES.get(self._verb, row["state"]) else ""
+            later = "  left as it is" if left_alone else later
             settings.out.print(Text.assemble(row["id"], "  ", state_text(row["state"]), (later, "dim")), soft_wrap=True)
 
 

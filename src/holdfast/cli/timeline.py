@@ -43,7 +43,7 @@ class Viewed:
     """A run with its history, as they were read together.
 
     Attributes:
-        waits: why nobody takes the run although it is ready; mostly empty.
+        waits: why the run is not taken like others; mostly empty.
     """
 
     run: RunInfo

@@ -11,9 +11,10 @@ import click
 
 from holdfast import Client, Run, RunCancelled, RunFailed, RunInfo, RunState, WaitTimeout
 from holdfast._model.lifecycle import ENDED
-from holdfast.cli.answers import write_json
+from holdfast.cli.answers import say, write_json
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.strangers import waits_because
 from holdfast.cli.values import Duration
 from holdfast.cli.words import duration, error_line
 
@@ -30,12 +31,12 @@ def wait(settings: Settings, run_id: str, timeout: float | None) -> None:
     """Wait for a run to end and print its result as JSON."""
 
     async def work(client: Client) -> None:
-        write_json(settings, await result_of(settings, client.get(run_id), timeout=timeout))
+        write_json(settings, await result_of(settings, client, client.get(run_id), timeout=timeout))
 
     with_client(settings, work)
 
 
-async def result_of(settings: Settings, run: Run[Any], *, timeout: float | None) -> Any:
+async def result_of(settings: Settings, client: Client, run: Run[Any], *, timeout: float | None) -> Any:
     """The run's result as a JSON value.
 
     It is read from the row. `Run.result` would import the classes of result and exception, which here mean nothing.
@@ -47,7 +48,7 @@ async def result_of(settings: Settings, run: Run[Any], *, timeout: float | None)
         WaitTimeout: it has not ended yet.
     """
     with _progress(settings, run.id):
-        await _until_ended(settings, run, timeout)
+        await _until_ended(settings, client, run, timeout)
     info = await run.describe()
     if info.state == RunState.CANCELLED:
         raise RunCancelled(run.id)
@@ -56,14 +57,14 @@ async def result_of(settings: Settings, run: Run[Any], *, timeout: float | None)
     return info.output
 
 
-async def _until_ended(settings: Settings, run: Run[Any], timeout: float | None) -> None:
+async def _until_ended(settings: Settings, client: Client, run: Run[Any], timeout: float | None) -> None:
     try:
         async with asyncio.timeout(timeout):
             ended = asyncio.ensure_future(run._ended())
             try:
                 await asyncio.wait([ended], timeout=STANDSTILL_SECONDS)
                 if not ended.done():
-                    await _say_why(settings, run)
+                    await _say_why(settings, client, run)
                 await ended
             finally:
                 ended.cancel()
@@ -77,18 +78,19 @@ async def _until_ended(settings: Settings, run: Run[Any], timeout: float | None)
         ) from None
 
 
-async def _say_why(settings: Settings, run: Run[Any]) -> None:
+async def _say_why(settings: Settings, client: Client, run: Run[Any]) -> None:
     """A run that stands still ends only when somebody does something: tell whom it waits for."""
     info = await run.describe()
     if info.state == RunState.READY:
-        told = f"no worker has taken {run.id!r} yet (hint: start one that knows workflow {info.workflow!r})"
+        reason = (await waits_because(client, [info])).get(run.id, "")
+        hint = f"start one that knows workflow {info.workflow!r}: holdfast worker MOD:APP"
+        told = f"no worker has taken {run.id!r} yet{f': {reason}' if reason else ''}"
+        say(settings, told, hint=hint, style="default")
     elif info.state == RunState.BLOCKED:
         told = f"{run.id!r} is blocked: {error_line(info.error) if info.error else info.reason}"
+        say(settings, told, hint=info.error.hint if info.error else "", style="default")
     elif info.state == RunState.PAUSED:
-        told = f"{run.id!r} is paused (hint: `holdfast resume {run.id}`)"
-    else:
-        return
-    settings.err.print(told, soft_wrap=True, markup=False, highlight=False)
+        say(settings, f"{run.id!r} is paused", hint=f"`holdfast resume {run.id}`", style="default")
 
 
 def _failure(info: RunInfo) -> RunFailed:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from rich.text import Text
 
+from holdfast._model import failures
 from holdfast._model.runinfo import ErrorInfo, RunInfo
 
 STYLES: Final = {
@@ -104,13 +105,7 @@ def folded(text: str, width: int) -> list[str]:
 
 def raised_at(error: ErrorInfo) -> str:
     """Where the traceback ends, such as ``shop.py:19 in charge``; empty when it is not known."""
-    first = error.traceback.partition("\n\nThen:\n")[0]  # the step's own part comes first
-    frames = [line.strip() for line in first.splitlines() if line.startswith('  File "')]
-    if not frames:
-        return ""
-    path, _, rest = frames[-1].removeprefix('File "').partition('", line ')
-    line, _, where = rest.partition(", in ")
-    return f"{path.rpartition('/')[2]}:{line} in {where}"
+    return failures.raised_at(error.traceback)
 
 
 def compact(value: Any) -> str:

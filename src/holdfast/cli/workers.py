@@ -13,6 +13,7 @@ from holdfast.cli.answers import write_list
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
+from holdfast.cli.strangers import NOBODY
 from holdfast.cli.watching import watch
 from holdfast.cli.words import age, now
 
@@ -50,9 +51,6 @@ def workers(settings: Settings, gone: bool, watched: bool) -> None:
     with_client(settings, work)
 
 
-NOBODY = "no worker is alive"
-
-
 def _draw(found: tuple[WorkerInfo, ...], width: int) -> Text:
     if not found:
         return Text(NOBODY, style="dim")
@@ -67,7 +65,8 @@ def _row(worker: WorkerInfo, seen: datetime) -> list[Text]:
     up_for = age((seen if lives else worker.lease_until) - worker.started_at)
     cells = (worker.id, worker.host, str(worker.pid), worker.state, up_for)
     known = Text(", ".join(worker.workflows), style=style)
-    lease = lease_text((worker.lease_until - seen).total_seconds()) if lives else Text("")
+    left = worker.lease_until - seen
+    lease = lease_text(left.total_seconds()) if lives else Text(f"gone {age(-left)} ago", style=style)
     return [*(Text(cell, style=style) for cell in cells), lease, Text(f"{worker.runs:,}", style=style), known]
 
 

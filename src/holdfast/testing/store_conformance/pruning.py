@@ -150,6 +150,10 @@ async def groups_of_ended_runs_are_told_with_their_oldest_end(bench: Bench) -> N
     expect(await bench.store.ended_groups(), [EndedGroup(*group) for group in wanted], "groups")
     cutoffs = [Cutoff("flow", S.SUCCEEDED, 9), Cutoff("flow", S.SUCCEEDED, 10), Cutoff("c", S.FAILED, FAR)]
     expect(await bench.store.count_ended(cutoffs), [1, 2, 0], "counts")
+    await _ended(bench, "long", at=5, entries=3)
+    looks = [(cutoffs[0], 9), (cutoffs[0], 1), (cutoffs[0], 0), (cutoffs[2], 9)]
+    entries = [await bench.store.count_ended_entries(cutoff, runs_max=most) for cutoff, most in looks]
+    expect(entries, [2 + 3, 2, 0, 0], "entries of those that ended first")
     await bench.submit(RetryRequested("b", 20))
     expect((await bench.store.ended_groups())[0].workflow, "flow", "the group that is left")
 
