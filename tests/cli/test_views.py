@@ -11,6 +11,7 @@ import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -119,6 +120,13 @@ def test_grid_cuts_only_the_last_column() -> None:
     rows = [[Text("i" * 30), Text("n" * 50)]]
     assert grid(("id", ""), rows, last_fits=60).plain.split("\n")[1] == "i" * 30 + "  " + "n" * 27 + "…"
     assert grid(("id", ""), rows, last_fits=20).plain.split("\n")[1] == "i" * 30
+
+
+@pytest.mark.parametrize("text", ["日本語" * 30, "ab 日本語 🎉 " * 20, "x" * 90, "a b " * 40])
+def test_what_is_folded_fits_in_cells_and_loses_nothing(text: str) -> None:
+    lines = words.folded(text, 41)
+    assert max(map(cell_len, lines)) <= 42  # a wide character may stand across the edge
+    assert "".join("".join(lines).split()) == "".join(text.split())
 
 
 # The timeline.

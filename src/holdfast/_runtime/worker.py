@@ -103,17 +103,18 @@ class Worker:
             workflows=self.known,
         )
         self._store = store
-        self._services: list[Service] = [
-            self.recovery,
-            Watchdog(self.executor, world=world, seconds=options.blocked_after),
-            self.parking,
-            self.probation,
-        ]
-        if options.retention is not None:
-            self._services.append(RetentionService(store=store, journal=journal, world=world, policy=options.retention))
+        self._services = self._in_order(world)
         self._ended_counts = ended
         self._started: list[Service] = []
-        self._stopping: asyncio.Task[None] | None = None
+
+    def _in_order(self, world: World) -> list[Service]:
+        """The services in the order in which they are started; the dispatcher follows them."""
+        watchdog = Watchdog(self.executor, world=world, seconds=self.options.blocked_after)
+        services: list[Service] = [self.recovery, watchdog, self.parking, self.probation]
+        policy = self.options.retention
+        if policy is not None:
+            services.append(RetentionService(store=self._store, journal=self._journal, world=world, policy=policy))
+        return services
 
     def known(self) -> tuple[str, ...]:
         """The workflows that this worker knows."""

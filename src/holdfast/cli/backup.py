@@ -15,7 +15,7 @@ from holdfast._store import restore as restoring
 from holdfast._store.backup import Progress, back_up
 from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast._world import SystemWorld
-from holdfast.cli.answers import write_json
+from holdfast.cli.answers import say, write_json
 from holdfast.cli.opening import existing, location
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.words import folded, size
@@ -62,11 +62,14 @@ def restore(settings: Settings, file: Path) -> None:
     path = location(settings).path
     if path is None:
         raise UsageError("a database in memory cannot be restored", hint="name a file: --db sqlite:///orders.db")
+    if not file.exists():
+        raise UsageError(f"there is no file {file}", hint="give one made by `holdfast backup FILE`")
     with _progress(settings) as progress:
         done = restoring.restore(file, path, world=SystemWorld(), progress=progress)
     if settings.is_json:
         kept = None if done.kept is None else str(done.kept)
         write_json(settings, {"database": str(done.path), "kept": kept, "runs": done.runs, "entries": done.entries})
+        say(settings, _THE_PAST)
         return
     settings.out.print(f"restored  {done.path}  {done.runs:,} runs, {done.entries:,} entries, verified", soft_wrap=True)
     if done.kept is not None:

@@ -78,8 +78,9 @@ def holdfast(context: click.Context) -> None:
     """Durable workflows for Python, on a file.
 
     \b
-    Exit codes:  0 ok  1 error  2 usage  3 not found  4 run failed  5 wait timed out
-                 6 conflict  7 confirmation needed  8 schema mismatch  9 try again
+    Exit codes:  0 ok  1 error  2 usage  3 not found  4 run failed
+                 5 wait timed out  6 conflict  7 confirmation needed
+                 8 schema mismatch  9 try again
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from rich.cells import cell_len
 from rich.text import Text
 
 from holdfast._model import failures
@@ -37,6 +38,7 @@ MARKS: Final = {
     "scheduled": "◦",
     "ready": "·",
 }
+_FILLER: Final = "\0"
 
 
 def now() -> datetime:
@@ -99,8 +101,11 @@ def error_line(error: ErrorInfo) -> str:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Lines of at most `width` characters, broken between words where there are any; at least one line."""
-    return textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
+    """Lines of at most `width` cells, broken between words where there are any; at least one line."""
+    if not text.isascii():  # characters of two cells, which count as two with a filler behind them
+        text = "".join(f"{character}{_FILLER * (cell_len(character) - 1)}" for character in text)
+    lines = textwrap.wrap(text, max(width, 20), break_on_hyphens=False) or [""]
+    return [line.replace(_FILLER, "") for line in lines]
 
 
 def raised_at(error: ErrorInfo) -> str:

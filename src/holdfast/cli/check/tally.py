@@ -38,6 +38,7 @@ class Group:
 
     @property
     def verdict(self) -> Verdict:
+        """That of all its runs."""
         return self.example.verdict
 
 
