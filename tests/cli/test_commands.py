@@ -118,6 +118,14 @@ def test_commands_on_runs_make_no_database(cli: Cli, shop: Path, args: tuple[str
     assert [path.name for path in shop.iterdir()] == ["shop.py"]
 
 
+def test_a_database_beside_the_one_that_is_not_there_is_named(cli: Cli, shop: Path) -> None:
+    cli("migrate", "--db", "sqlite:///shop.db")
+    assert cli("ls").err.endswith("(hint: there is --db sqlite:///shop.db)\n")
+    elsewhere = cli("ls", "--db", f"sqlite:///{shop / 'missing.db'}").err
+    assert elsewhere.endswith(f"(hint: there is --db sqlite:///{shop / 'shop.db'})\n")
+    assert not (shop / "orders.db").exists()
+
+
 def test_file_without_our_tables_is_no_database_of_ours(cli: Cli, shop: Path) -> None:
     (shop / "orders.db").touch()
     answer = cli("ls", "-o", "json")

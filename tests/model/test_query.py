@@ -34,6 +34,7 @@ MEANINGS: dict[str, Condition] = {
     "id:a:b": Condition("id", OneOf(("a:b",))),
     'id:"a b"': Condition("id", OneOf(("a b",))),
     "priority:5": Condition("priority", OneOf((5,))),
+    "crashes:>0": Condition("crashes", Between(low=0, low_included=False)),
     "priority:>-1": Condition("priority", Between(low=-1, low_included=False)),
     "worker:*": Condition("worker", Exists()),
     "forked:order-1": Condition("forked_from", OneOf(("order-1",))),

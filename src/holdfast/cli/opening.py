@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from holdfast import Client, Holdfast
@@ -17,6 +17,7 @@ from holdfast.cli.settings import Settings
 from holdfast.errors import UsageError
 
 T = TypeVar("T")
+OTHERS_MAX: Final = 3
 
 
 def with_client(
@@ -80,9 +81,16 @@ def existing(uri: SqliteUri) -> Path:
     if not uri.path.exists():
         raise NoDatabase(
             f"no database at {uri.path.absolute()}",
-            hint="choose another with --db or HOLDFAST_URI; workers and `start` make it",
+            hint=_others(uri.path) or "choose another with --db or HOLDFAST_URI; workers and `start` make it",
         )
     return uri.path
+
+
+def _others(missing: Path) -> str:
+    """Databases beside the one that is not there: whoever has named theirs in code forgets it here."""
+    turns = sorted(missing.parent.glob("*-turn-a"))[:OTHERS_MAX]
+    there = [path for turn in turns if (path := turn.with_name(turn.name.removesuffix("-turn-a"))).exists()]
+    return f"there is {' and '.join(f'--db sqlite:///{path}' for path in there)}" if there else ""
 
 
 def has_tables(path: Path) -> bool:
