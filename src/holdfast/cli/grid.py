@@ -44,6 +44,9 @@ def _line(cells: Sequence[Text], widths: Sequence[int], to_right: Sequence[bool]
     for cell, width, right in zip(cells, widths, to_right, strict=True):
         cell.truncate(width, overflow="ellipsis")
         blanks = " " * (width - cell.cell_len)
-        line.append_text(Text.assemble(blanks if right else "", cell, "" if right else blanks, " " * GAP))
+        if right:
+            line.append(blanks)
+        line.append_text(cell)
+        line.append(" " * GAP if right else f"{blanks}{' ' * GAP}")
     line.rstrip()
     return line
