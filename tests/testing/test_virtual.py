@@ -71,3 +71,23 @@ def test_what_is_found_when_idle_comes_before_the_jump() -> None:
 
     run(main(), loop)
     assert found[:2] == [0.0, 0.0]
+
+
+def test_the_clock_waits_for_connections_but_not_for_a_server_that_only_listens() -> None:
+    loop = VirtualLoop()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def main() -> tuple[float, float]:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            listening = loop._selector._real_seconds()  # type: ignore[attr-defined]
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            connected = loop._selector._real_seconds()  # type: ignore[attr-defined]
+            writer.close()
+        return listening, connected
+
+    listening, connected = run(main(), loop)  # type: ignore[misc]
+    assert listening == 0.0
+    assert connected > 0.0

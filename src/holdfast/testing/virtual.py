@@ -13,7 +13,10 @@ time-out, the clock does not pass the time with the engine's own periods: it wai
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
+import socket
+import stat
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -158,13 +161,26 @@ class _JumpingSelector(selectors.DefaultSelector):
         super().__init__()
         self._loop = loop
         self._wake_up = -1
+        self._passive: set[int] = set()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
-        """A socket is to be watched: something will come. The first is the loop's own wake-up pipe."""
+        """A socket is to be watched: something will come. The first is the loop's own wake-up pipe.
+
+        Not from a socket that listens: whoever connects to it has a socket, too.
+        """
         key = super().register(fileobj, events, data)
         if self._wake_up == -1:
             self._wake_up = key.fd
-        self._loop.patience.renew()
+        if key.fd == self._wake_up or _listens(key.fd):
+            self._passive.add(key.fd)
+        else:
+            self._loop.patience.renew()
+        return key
+
+    def unregister(self, fileobj: Any) -> Any:
+        """As ever."""
+        key = super().unregister(fileobj)
+        self._passive.discard(key.fd)
         return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> Any:
@@ -193,7 +209,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def _real_seconds(self) -> float:
         """How long to wait in real time before the clock jumps."""
         loop = self._loop
-        if loop.threads <= 0 and loop.children <= 0 and len(self.get_map()) == 1:  # that one is the wake-up pipe
+        if loop.threads <= 0 and loop.children <= 0 and len(self.get_map()) == len(self._passive):
             return 0.0
         seconds = STUCK_SECONDS if loop.is_next_in_background() and loop.is_at_work() else GRACE_SECONDS
         return loop.patience.left(seconds)
@@ -203,6 +219,17 @@ class _JumpingSelector(selectors.DefaultSelector):
         if any(key.fd != self._wake_up for key, _ in ready):
             self._loop.patience.renew()
         return ready
+
+
+def _listens(fd: int) -> bool:
+    """Whether a descriptor is a socket that accepts connections."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return False
+    it = socket.socket(fileno=fd)
+    try:
+        return bool(it.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    finally:
+        it.detach()
 
 
 class VirtualWorld:
