@@ -76,16 +76,22 @@ def test_what_is_found_when_idle_comes_before_the_jump() -> None:
 def test_the_clock_waits_for_connections_but_not_for_a_server_that_only_listens() -> None:
     loop = VirtualLoop()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
     async def main() -> tuple[float, float]:
+        ended = loop.create_future()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            ended.set_result(None)
+
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             listening = loop._selector._real_seconds()  # type: ignore[attr-defined]
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             connected = loop._selector._real_seconds()  # type: ignore[attr-defined]
             writer.close()
+            await writer.wait_closed()
+            await ended
         return listening, connected
 
     listening, connected = run(main(), loop)  # type: ignore[misc]
