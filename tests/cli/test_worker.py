@@ -183,6 +183,6 @@ def test_debug_shows_the_traceback_of_a_module_that_fails(
 def test_each_line_of_a_traceback_says_which_process_it_is_of() -> None:
     record = logging.LogRecord("holdfast.run", logging.ERROR, "", 0, "run a failed: Traceback\n  File x\nE", None, None)
     lines = _LineFormatter("[2] ").format(record).splitlines()
-    assert [line[:6] for line in lines] == [lines[0][:6], "[2]   ", "[2] E"]
+    assert [line[:6] for line in lines] == [lines[0][:6], "[2]   ", "[2]   "]
     assert lines[0].startswith("[2] ")
-    assert _LineFormatter("").format(record).splitlines()[1:] == ["  File x", "E"]
+    assert _LineFormatter("").format(record).splitlines()[1:] == ["    File x", "  E"]

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast._model.runinfo import Entry, RunInfo
+from holdfast.cli.harmless import json_text
 from holdfast.cli.settings import Settings
 
 
@@ -31,17 +32,15 @@ def entry_value(entry: Entry) -> dict[str, Any]:
 
 def write_json(settings: Settings, value: Any) -> None:
     """One value: on one line as jsonl, indented otherwise."""
-    encoded = msgspec.json.encode(value)
-    if settings.output != "jsonl":
-        encoded = msgspec.json.format(encoded, indent=2)
-    _write(encoded.decode())
+    encoded = json_text(value)
+    _write(encoded if settings.output == "jsonl" else msgspec.json.format(encoded, indent=2))
 
 
 def write_list(settings: Settings, values: Iterable[Any]) -> None:
     """Several values: one on each line as jsonl, an array otherwise."""
     if settings.output == "jsonl":
         for value in values:
-            _write(msgspec.json.encode(value).decode())
+            _write(json_text(value))
     else:
         write_json(settings, list(values))
 

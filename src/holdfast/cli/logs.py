@@ -9,6 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
+from holdfast.cli.harmless import harmless
 from holdfast.cli.settings import Settings
 
 LOG: Final = logging.getLogger("holdfast.cli")
@@ -39,6 +40,7 @@ class _TerminalHandler(logging.Handler):
 
     def __init__(self, settings: Settings, prefix: str) -> None:
         super().__init__()
+        self.setFormatter(_HarmlessFormatter())
         self._console = settings.err
         self._prefix = prefix
 
@@ -53,7 +55,17 @@ class _TerminalHandler(logging.Handler):
             self.handleError(record)
 
 
-class _LineFormatter(logging.Formatter):
+class _HarmlessFormatter(logging.Formatter):
+    """What a step's error says may hold line ends: no line of a message can be taken for another record."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is logging's
+        return super().formatMessage(record).replace("\n", "\n  ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
+
+
+class _LineFormatter(_HarmlessFormatter):
     """For files and collectors: UTC, level, logger, message."""
 
     def __init__(self, prefix: str) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 from rich.text import Text
 
 import holdfast
+from holdfast.cli.harmless import json_text
 from holdfast.cli.settings import Settings
 from holdfast.errors import (
     HoldfastError,
@@ -93,7 +93,7 @@ def report(error: Exception, settings: Settings) -> ExitCode:
         told: dict[str, object] = {"code": slug, "message": message, "hint": hint}
         if isinstance(error, QueryError):  # its message draws a mark below the place
             told |= {"message": message.partition("\n")[0], "query": error.query, "at": error.at}
-        print(msgspec.json.encode({"error": told}).decode(), file=sys.stderr, flush=True)
+        print(json_text({"error": told}), file=sys.stderr, flush=True)
     else:
         line = Text.assemble(("error:", "bold red"), f" {message}")
         if hint:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TextIO, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from holdfast.cli.harmless import harmless
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,9 +57,18 @@ class Settings:
         plain = self.plain or bool(os.environ.get("NO_COLOR"))
         width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
         # A colour system of none leaves out bold and dim, too: not one escape sequence.
-        return Console(
+        return HarmlessConsole(
             file=stream, color_system=None if plain else "auto", width=width, highlight=False, markup=False, emoji=False
         )
+
+
+class HarmlessConsole(Console):
+    """Every text that is drawn passes here; what rich itself sends to the terminal is made later, from styles."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments, with nothing in them that steers a terminal."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=harmless(segment.text))
 
 
 def shared_options(function: F) -> F:

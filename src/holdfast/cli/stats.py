@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 import click
@@ -14,6 +14,7 @@ from holdfast._rows import worker_of
 from holdfast._stats import SAMPLE_MAX
 from holdfast.cli.answers import write_json
 from holdfast.cli.grid import grid
+from holdfast.cli.harmless import one_line
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.strangers import NOBODY, START_ONE, UNKNOWN, known_by, reason_of, suspects, suspicion
@@ -67,8 +68,8 @@ class Seen(NamedTuple):
 def _value(looked: Seen) -> dict[str, Any]:
     seen = looked.stats
     workers = [
-        {**row._asdict(), "started_at": _instant(row.started_at), "lease_until": _instant(row.lease_until)}
-        for row in seen.workers
+        {**row._asdict(), "started_at": worker.started_at, "lease_until": worker.lease_until}
+        for row, worker in zip(seen.workers, map(worker_of, seen.workers), strict=True)
     ]
     return {
         "runs": [row._asdict() for row in seen.runs],
@@ -114,8 +115,8 @@ def _draw(looked: Seen, width: int) -> Text:
 
 def _notes(looked: Seen) -> list[Text]:
     """What a person should look at."""
-    notes = [f"{row.workflow}: {row.runs:,} ready, {why}" for row, why in _untaken(looked.stats) if why == UNKNOWN]
-    notes += [f"{run.id} ({run.workflow}): {suspicion(run)}" for run in looked.suspects]
+    notes = [f"{one_line(row.workflow)}: {row.runs:,} ready, {why}" for row, why in _untaken(looked.stats) if why == UNKNOWN]
+    notes += [f"{one_line(run.id)} ({one_line(run.workflow)}): {suspicion(run)}" for run in looked.suspects]
     return [Text("\n").join([Text(note, style="yellow") for note in notes])] if notes else []
 
 
@@ -200,7 +201,7 @@ def _row(name: Text, counts: list[int], states: list[str]) -> list[Text]:
 
 
 def _workers(seen: Stats) -> Text:
-    live = [row for row in seen.workers if row.state == "live"]
+    live = [worker_of(row) for row in seen.workers if row.state == "live"]
     if not live:
         ready = seen.count("ready")
         waits = f", and {ready:,} {'run waits' if ready == 1 else 'runs wait'} for one: {START_ONE}"
@@ -208,8 +209,8 @@ def _workers(seen: Stats) -> Text:
     instant = now()
     rows = [
         [
-            *map(Text, (row.id, row.host, str(row.pid), age(instant - _instant(row.started_at)))),
-            lease_text((_instant(row.lease_until) - instant).total_seconds()),
+            *map(Text, (row.id, row.host, str(row.pid), age(instant - row.started_at))),
+            lease_text((row.lease_until - instant).total_seconds()),
         ]
         for row in live
     ]
@@ -218,7 +219,3 @@ def _workers(seen: Stats) -> Text:
 
 def _count(runs: int, state: str) -> Text:
     return Text(f"{runs:,}", style=STYLES[state]) if runs else Text("·", style="dim")
-
-
-def _instant(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)

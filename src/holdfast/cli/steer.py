@@ -10,9 +10,11 @@ import click
 from rich.text import Text
 
 from holdfast import Client, HoldfastError, Run, RunState
+from holdfast._options import check_id
 from holdfast.cli import problems
 from holdfast.cli.answers import say, write_list
 from holdfast.cli.filters import Filters, filter_options
+from holdfast.cli.harmless import one_line
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.unknown import say_unknown_workflows
@@ -54,6 +56,8 @@ def _command(verb: str, request: Request, *, confirmed: bool, text: str) -> clic
             raise UsageError(
                 f"{verb} which runs?", hint="give ids, or conditions such as --where 'state:failed', not both"
             )
+        for run_id in run_ids:  # before the first of them is asked for anything
+            check_id(run_id)
         steering = _Steering(settings, verb, request, ask=confirmed and not yes)
         return with_client(settings, lambda client: steering.work(client, run_ids, filters))
 
@@ -123,7 +127,9 @@ class _Steering:
             left_alone = row["state"] in _LEFT_ALONE.get(self._verb, ())
             later = "  requested" if row["state"] != _OUTCOMES.get(self._verb, row["state"]) else ""
             later = "  left as it is" if left_alone else later
-            settings.out.print(Text.assemble(row["id"], "  ", state_text(row["state"]), (later, "dim")), soft_wrap=True)
+            settings.out.print(
+                Text.assemble(one_line(row["id"]), "  ", state_text(row["state"]), (later, "dim")), soft_wrap=True
+            )
 
 
 cancel = _command(

@@ -18,6 +18,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from holdfast import Entry, ErrorInfo, RunInfo
+from holdfast.cli.harmless import one_line
 from holdfast.cli.words import (
     MARKS,
     STYLES,
@@ -64,7 +65,7 @@ def draw(viewed: Viewed, *, seen: datetime, width: int, tracebacks: bool = False
 
 def _header(viewed: Viewed, seen: datetime, width: int, tracebacks: bool) -> Iterator[Text]:
     run = viewed.run
-    yield Text.assemble((run.id, "bold"), "  ", run.workflow, "  ", state_text(run.state))
+    yield Text.assemble((one_line(run.id), "bold"), "  ", one_line(run.workflow), "  ", state_text(run.state))
     yield Text()
     for label, value in _facts(run, seen):
         yield from _labelled(label, Text(value), width)
@@ -200,7 +201,9 @@ def _entry(entry: Entry, layout: _Layout, seen: datetime) -> Text:
 
 
 def _name(entry: Entry) -> str:
-    return entry.name if entry.kind in {"step", entry.name} or not entry.name else f"{entry.kind} {entry.name}"
+    return one_line(
+        entry.name if entry.kind in {"step", entry.name} or not entry.name else f"{entry.kind} {entry.name}"
+    )
 
 
 def _took(entry: Entry, layout: _Layout, seen: datetime) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Final
@@ -74,7 +75,7 @@ async def _until_ended(settings: Settings, client: Client, run: Run[Any], timeou
             return
         raise WaitTimeout(
             f"run {run.id!r} has not ended within {duration(timedelta(seconds=timeout or 0))}; it is {state}",
-            hint=f"it is not affected; look at it with `holdfast show {run.id}`",
+            hint=f"it is not affected; look at it with `{_command('show', run.id)}`",
         ) from None
 
 
@@ -90,7 +91,13 @@ async def _say_why(settings: Settings, client: Client, run: Run[Any]) -> None:
         told = f"{run.id!r} is blocked: {error_line(info.error) if info.error else info.reason}"
         say(settings, told, hint=info.error.hint if info.error else "", style="default")
     elif info.state == RunState.PAUSED:
-        say(settings, f"{run.id!r} is paused", hint=f"`holdfast resume {run.id}`", style="default")
+        say(settings, f"{run.id!r} is paused", hint=f"`{_command('resume', run.id)}`", style="default")
+
+
+def _command(verb: str, run_id: str) -> str:
+    """A command on this run that can be copied into a shell, whatever its id is."""
+    quoted = shlex.quote(run_id)
+    return f"holdfast {verb} {'-- ' if run_id.startswith('-') else ''}{quoted}"
 
 
 def _failure(info: RunInfo) -> RunFailed:
@@ -98,7 +105,7 @@ def _failure(info: RunInfo) -> RunFailed:
     return RunFailed(
         f"run {info.id!r} failed: {told}",
         type_name=info.error.type if info.error is not None else "",
-        hint=f"`holdfast show {info.id}` tells more; `holdfast retry {info.id}` lets it go on",
+        hint=f"`{_command('show', info.id)}` tells more; `{_command('retry', info.id)}` lets it go on",
     )
 
 

@@ -95,7 +95,7 @@ def instant(at: datetime, seen: datetime) -> str:
 
 def error_line(error: ErrorInfo) -> str:
     """An error as one line: class and message."""
-    name = error.type.rpartition(":")[2] or error.type
+    name = " ".join((error.type.rpartition(":")[2] or error.type).split())
     message = " ".join(error.message.split()).removesuffix(f" (hint: {error.hint})")
     return f"{name}: {message}" if message else name
 

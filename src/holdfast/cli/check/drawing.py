@@ -9,6 +9,7 @@ from rich.text import Text
 
 from holdfast._runtime.replay import Standing, Verdict
 from holdfast.cli.check.tally import Group, place_of
+from holdfast.cli.harmless import one_line
 from holdfast.cli.words import folded
 
 SIDE_LINES_MAX: Final = 3
@@ -22,7 +23,7 @@ def draw(groups: Sequence[Group], *, width: int) -> Text:
     lines = [Text(f"{'workflow':<{name}}  {'runs':>{runs}}  verdict", style="dim")]
     before = ""
     for group in groups:
-        shown = "" if group.workflow == before else group.workflow
+        shown = "" if group.workflow == before else one_line(group.workflow)
         before = group.workflow
         lines.append(Text.assemble(f"{shown:<{name}}  {group.runs:>{runs},}  ", headline(group.example), _aside(group)))
         lines += [Text.assemble(" " * (margin + 2), line) for line in details(group.example, width - margin - 2)]
@@ -75,4 +76,4 @@ def _aside(group: Group) -> Text:
 
 def _ids(group: Group) -> str:
     more = group.runs - len(group.ids)
-    return ", ".join(group.ids) + (f" and {more:,} more" if more else "")
+    return ", ".join(map(one_line, group.ids)) + (f" and {more:,} more" if more else "")

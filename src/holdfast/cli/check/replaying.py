@@ -16,6 +16,7 @@ from holdfast.cli.check.judge import Judge
 from holdfast.cli.check.limit import Limit
 from holdfast.cli.check.values import standing_value
 from holdfast.cli.files import read_file
+from holdfast.cli.harmless import one_line
 from holdfast.cli.loading import load_app
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.values import Duration
@@ -65,7 +66,7 @@ def _value(run: StoredRun, standing: Standing) -> dict[str, object]:
 def _drawn(run: StoredRun, standing: Standing, width: int) -> Text:
     count = len(run.history)
     lines = [
-        Text.assemble((run.row.id, "bold"), "  ", run.row.workflow, "  ", headline(standing)),
+        Text.assemble((one_line(run.row.id), "bold"), "  ", one_line(run.row.workflow), "  ", headline(standing)),
         *(Text.assemble("  ", line) for line in details(standing, width - 2)),
     ]
     if not _differs(standing):
