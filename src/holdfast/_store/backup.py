@@ -35,7 +35,7 @@ from urllib.parse import quote
 
 from holdfast._model.copies import Backup
 from holdfast._store.place import real_path
-from holdfast._store.sqlitefile import translate
+from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
 from holdfast.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable, UsageError
 
 PAGES_PER_PIECE: Final = 1024
@@ -160,7 +160,7 @@ class Draft:
             copy.execute("pragma journal_mode = off")  # a draft that fails is thrown away
             copy.execute("pragma synchronous = off")  # `put` syncs it as a whole
             source.backup(copy, pages=PAGES_PER_PIECE, progress=piece)
-        except sqlite3.OperationalError as error:
+        except SQLITE_FAULTS as error:
             meaning = translate(error, self.target)
             if isinstance(meaning, StoreFull):
                 raise StoreFull(meaning.message, hint="make room there, or choose another place") from error
@@ -187,7 +187,7 @@ def verified(path: Path, source: Path, tell: Progress, stop: threading.Event) ->
                 hint="stop every worker, keep all of its files, and restore an earlier backup",
             )
         return _counted(connection)
-    except sqlite3.Error as error:
+    except SQLITE_FAULTS as error:
         if stop.is_set():
             raise Stopped("the copy was given up") from error
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
@@ -207,26 +207,27 @@ def sync(path: Path) -> None:
 
 
 def _check_target(source: Path, target: Path, *, force: bool) -> None:
-    if real_path(target) == source or (target.exists() and source.exists() and os.path.samefile(target, source)):
+    both = os.path.exists(target) and os.path.exists(source)
+    if real_path(target) == source or (both and os.path.samefile(target, source)):
         raise UsageError(f"{target} is the database itself", hint="give the copy a name of its own")
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):
         raise StoreUnavailable(f"there is no folder {target.parent}", hint=f"make it: mkdir -p {target.parent}")
     _refuse_existing(target, force=force)
     for suffix in ("-wal", "-journal"):
         # SQLite would play it back into the copy.
-        if Path(f"{target}{suffix}").exists():
+        if os.path.exists(f"{target}{suffix}"):
             raise UsageError(f"{target}{suffix} is there: {target} is in use, or was", hint="choose another name")
 
 
 def _refuse_existing(target: Path, *, force: bool) -> None:
     """Only a file is replaced: the rename would put the copy in the place of a device or a pipe, too."""
-    if target.is_symlink():
+    if os.path.islink(target):
         raise UsageError(f"{target} is a link to {os.readlink(target)}", hint="name the file itself")
-    if target.is_dir():
+    if os.path.isdir(target):
         raise UsageError(f"{target} is a folder", hint=f"name a file in it: {target / 'backup.db'}")
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise UsageError(f"{target} is not a file, and a backup is one", hint="name a file")
-    if target.exists() and not force:
+    if os.path.exists(target) and not force:
         raise UsageError(f"{target} exists already", hint="choose another name, or force it")
 
 

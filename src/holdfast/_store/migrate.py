@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdfast._store.sqlitefile import translate
+from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
 from holdfast._store.turnstile import Turnstile
 from holdfast.errors import InternalError, SchemaMismatch, UsageError
 
@@ -103,7 +103,7 @@ def migrate(
         if dry_run or not pending:
             return pending
         return _apply_all(connection, turnstile, known, target, now_us)
-    except sqlite3.Error as error:
+    except SQLITE_FAULTS as error:
         raise translate(error, None) from error
 
 

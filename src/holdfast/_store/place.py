@@ -35,7 +35,7 @@ def check(path: Path) -> None:
         StoreUnsupported: a hard link, or a network file system.
     """
     _check_folder(path.parent)
-    if path.exists():
+    if os.path.exists(path):
         _check_file(path)
     refuse_network(path, file_system(path.parent))
 
@@ -59,9 +59,18 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _check_file(path: Path) -> None:
-    if not path.is_file():
+def refuse_other_than_file(path: Path) -> None:
+    """Refuse folders, devices and pipes; SQLite would wait at a pipe until somebody writes into it.
+
+    Raises:
+        StoreUnavailable: it is none, or nothing is there.
+    """
+    if not os.path.isfile(path):
         raise StoreUnavailable(f"{path} is not a file", hint="give the path of a database file")
+
+
+def _check_file(path: Path) -> None:
+    refuse_other_than_file(path)
     if not os.access(path, os.R_OK | os.W_OK):
         raise StoreUnavailable(
             f"{path} may not be read and written by this user", hint="look at its owner, its mode and the mount"

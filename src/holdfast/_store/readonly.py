@@ -28,7 +28,7 @@ from urllib.parse import quote
 from holdfast._store.migrate import migrate
 from holdfast._store.place import real_path
 from holdfast._store.sqlfile import load
-from holdfast._store.sqlitefile import APPLICATION_ID, translate
+from holdfast._store.sqlitefile import SQLITE_FAULTS, refuse_foreign, translate
 from holdfast._store.turnstile import NoTurnstile
 from holdfast.errors import StoreCorrupt, StoreError, StoreUnavailable
 
@@ -96,7 +96,7 @@ class ReadOnlyDatabase:
                 if self._sealed is None or self._sealed == self._seal():
                     return answer
                 self.close()  # somebody has opened it for writing since: read again, as everybody does
-        except sqlite3.Error as error:
+        except SQLITE_FAULTS as error:
             self.close()
             raise self._meaning(error) from error
 
@@ -141,12 +141,7 @@ class ReadOnlyDatabase:
 
     def _examine(self, connection: sqlite3.Connection) -> int:
         """How many migrations are missing; raises where this is no database of ours, or a newer one."""
-        owner = connection.execute("pragma application_id").fetchone()[0]
-        if owner not in {0, APPLICATION_ID}:
-            raise StoreCorrupt(
-                f"{self.path} belongs to another application (application_id {owner:#x})",
-                hint="give the path of a holdfast database",
-            )
+        refuse_foreign(connection, self.path)
         if connection.execute("select 1 from sqlite_master where name = 'holdfast_runs'").fetchone() is None:
             raise StoreCorrupt(f"{self.path} holds no runs of holdfast", hint="give the path of a holdfast database")
         return len(migrate(connection, NoTurnstile(), now_us=0, dry_run=True))

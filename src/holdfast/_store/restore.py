@@ -34,7 +34,7 @@ from urllib.parse import quote
 from holdfast._store import lifelock, place
 from holdfast._store.backup import Draft, Progress, sync
 from holdfast._store.readonly import ReadOnlyDatabase
-from holdfast._store.sqlitefile import translate
+from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
 from holdfast._store.turnstile import Turnstile
 from holdfast._world import World
 from holdfast.errors import SchemaMismatch, StoreBusy, StoreCorrupt, UsageError
@@ -63,6 +63,8 @@ def restore(backup: Path, target: Path, *, world: World, progress: Progress | No
     target = place.real_path(target)
     _check_backup(backup, target)
     place.check(target)
+    if target.exists():
+        _is_readable(target)  # before anything is made beside it
     with Draft(target) as draft:
         with ReadOnlyDatabase(backup) as source:
             counts = draft.fill(source.read, source.path, progress=progress, stop=threading.Event())
@@ -79,7 +81,7 @@ def restore(backup: Path, target: Path, *, world: World, progress: Progress | No
 def _check_backup(backup: Path, target: Path) -> None:
     if place.real_path(backup) == target:
         raise UsageError(f"{backup} is the database itself", hint="give a file made by `holdfast backup`")
-    if Path(f"{backup}-wal").exists():
+    if os.path.exists(f"{backup}-wal"):
         raise UsageError(
             f"{backup} has a log beside it: it is a database in use, or one that was killed",
             hint="make a backup of it: holdfast backup FILE --db ...",
@@ -111,7 +113,7 @@ def _is_readable(target: Path) -> bool:
     except SchemaMismatch:
         return True
     except StoreCorrupt as error:
-        if isinstance(error.__cause__, sqlite3.Error):
+        if isinstance(error.__cause__, SQLITE_FAULTS):
             return False
         raise
 
@@ -126,7 +128,7 @@ def _fold(target: Path) -> None:
             connection.execute("rollback")
         finally:
             connection.close()  # the last one: folds the log in and removes it
-    except sqlite3.Error as error:
+    except SQLITE_FAULTS as error:
         meaning = translate(error, target)
         if isinstance(meaning, StoreBusy):
             raise StoreBusy(

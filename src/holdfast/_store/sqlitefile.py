@@ -20,6 +20,7 @@ file closes all of them. What happens to them in a fork is told in `forks.py`: i
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import sys
 import threading
@@ -214,7 +215,7 @@ class SqliteFile:
                     cached_statements=CACHED_STATEMENTS,
                 )
                 self._prepare(connection, query_only=query_only)
-            except sqlite3.Error as error:
+            except SQLITE_FAULTS as error:
                 raise translate(error, self.path) from error
         return connection
 
@@ -334,38 +335,64 @@ def _check_library(version: tuple[int, ...]) -> None:
 
 def _check_contents(path: Path) -> None:
     """Look at an existing file through SQLite, before anything of ours is written beside it."""
+    if not _has_log(path):
+        # As a file at rest: a connection that looks for a log makes one, and leaves it beside a database not ours.
+        try:
+            return _look(path, "mode=ro&immutable=1")
+        except StoreCorrupt:
+            if not _has_log(path):  # else somebody writes since a moment ago, and what was read was torn
+                raise
+    try:
+        _look(path, "mode=ro")
+    except StoreUnavailable as error:
+        if not _is_read_only(error.__cause__):
+            raise
+        # A crash left a journal that a reader may not play back: let SQLite recover, as any program's opening would.
+        _look(path, "mode=rw")
+
+
+def _has_log(path: Path) -> bool:
+    return os.path.exists(f"{path}-wal") or os.path.exists(f"{path}-journal")
+
+
+def _is_read_only(error: BaseException | None) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
+
+
+def _look(path: Path, how: str) -> None:
+    try:
+        connection = sqlite3.connect(f"file:{quote(bytes(path))}?{how}", uri=True, timeout=30.0)
+        try:
+            refuse_foreign(connection, path)
+        finally:
+            connection.close()
+    except SQLITE_FAULTS as error:
+        raise translate(error, path) from error
+
+
+def refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that another application has marked as its own, or that has tables with our names.
+
+    Raises:
+        StoreCorrupt: it is one, or a file that is too short to be any.
+    """
     if 0 < path.stat().st_size < SMALLEST_PAGE_BYTES:
         # SQLite would take it for empty, and write over it.
         raise StoreCorrupt(f"{path} is not a database: it is too short", hint="it was left as it is; give another path")
-    try:
-        owner = _owner(path, mode="ro")
-    except sqlite3.Error as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
-            raise translate(error, path) from error
-        owner = _owner_after_recovery(path)
+    owner = connection.execute("pragma application_id").fetchone()[0]
     if owner not in {0, APPLICATION_ID}:
         raise StoreCorrupt(
             f"{path} belongs to another application (application_id {owner:#x})",
             hint="give holdfast a file of its own; nothing was written to this one",
         )
-
-
-def _owner_after_recovery(path: Path) -> int:
-    """A crash left a journal that a reader may not play back: let SQLite recover, as any program's opening would."""
-    try:
-        return _owner(path, mode="rw")
-    except sqlite3.Error as error:
-        raise translate(error, path) from error
-
-
-def _owner(path: Path, *, mode: str) -> int:
-    connection = sqlite3.connect(f"file:{quote(bytes(path))}?mode={mode}", uri=True, timeout=30.0)
-    try:
-        owner: int = connection.execute("pragma application_id").fetchone()[0]
-        connection.execute("select count(*) from sqlite_master").fetchone()
-    finally:
-        connection.close()
-    return owner
+    like_ours = "type in ('table', 'view') and name like 'holdfast@_%' escape '@'"
+    names = [row[0] for row in connection.execute(f"select name from sqlite_master where {like_ours} order by name")]
+    columns = {row[0] for row in connection.execute("select name from pragma_table_info('holdfast_migrations')")}
+    if names and not columns >= {"number", "name", "checksum"}:
+        raise StoreCorrupt(
+            f"{path} has a table {names[0]} that holdfast did not make",
+            hint="give holdfast a file of its own; nothing was written to this one",
+        )
 
 
 def _set_up(connection: sqlite3.Connection, uri: SqliteUri, *, query_only: bool) -> None:
@@ -444,13 +471,28 @@ _EXACTLY: Final[dict[int, tuple[type[StoreError], str]]] = {
 }
 
 
-def translate(error: sqlite3.Error, path: Path | None) -> StoreError:
+NOT_UTF8: Final = "Could not decode to UTF-8"
+SQLITE_FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What `sqlite3` raises. The second when SQLite's message quotes a damaged schema."""
+_SAYINGS: Final = ("no such table", "no such column", "malformed JSON", NOT_UTF8, "integer overflow")
+"""What SQLite says of tables and values that are not as we made them, without a code that would tell."""
+
+
+def translate(error: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> StoreError:
     """What an error of SQLite means for the operator. Raise the result `from error`.
 
     An I/O error is a plain `StoreError`, which is not retryable: after a failed sync nobody knows what is on the disk.
     """
+    if isinstance(error, UnicodeDecodeError):
+        error = sqlite3.DatabaseError("its schema is damaged")
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name: str = getattr(error, "sqlite_errorname", type(error).__name__)
     unknown = StoreError, "this is unexpected: please report it"
     kind, hint = _EXACTLY.get(code) or _MEANINGS.get(code & 0xFF, unknown)
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_SAYINGS):
+        kind, hint = (
+            StoreCorrupt,
+            "somebody has changed its tables or values: run `holdfast doctor`, or restore a backup",
+        )
     return kind(f"{path or 'the database'}: {error} ({name})", hint=hint)

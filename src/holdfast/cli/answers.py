@@ -48,8 +48,7 @@ def write_list(settings: Settings, values: Iterable[Any]) -> None:
 def say(settings: Settings, message: str, *, hint: str = "", style: str = "dim") -> None:
     """What is worth knowing beside the answer, on stderr: a line for a person, ``{"note": ...}`` for a program."""
     if settings.is_json:
-        text = msgspec.json.encode({"note": {"message": message, "hint": hint}}).decode()
-        print(text, file=sys.stderr, flush=True)
+        print(json_text({"note": {"message": message, "hint": hint}}), file=sys.stderr, flush=True)
     else:
         settings.err.print(f"{message} (hint: {hint})" if hint else message, style=style, soft_wrap=True)
 

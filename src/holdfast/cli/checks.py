@@ -27,7 +27,14 @@ from holdfast._model.retention import Retention
 from holdfast._store import lifelock, migrate, place
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_doctor import examine
-from holdfast._store.sqlitefile import LOG_BYTES_MAX, OLDEST_LIBRARY, PAGE_BYTES, SqliteFile, wal_reset_bug
+from holdfast._store.sqlitefile import (
+    LOG_BYTES_MAX,
+    OLDEST_LIBRARY,
+    PAGE_BYTES,
+    SQLITE_FAULTS,
+    SqliteFile,
+    wal_reset_bug,
+)
 from holdfast._store.turnstile import NoTurnstile
 from holdfast._store.uri import SqliteUri
 from holdfast.cli.opening import require
@@ -91,7 +98,7 @@ def _inside(uri: SqliteUri, path: Path) -> Iterator[Finding]:
                 yield from _contents(connection, path)
         finally:
             file.close()
-    except sqlite3.Error as error:
+    except SQLITE_FAULTS as error:
         yield Finding(Level.FAIL, "integrity", f"SQLite cannot read it: {error}", RESTORE)
     except StoreError as error:
         yield Finding(Level.FAIL, "open", error.message, error.hint)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import click
 
 from holdfast._store import migrate as migrations
+from holdfast._store import place
 from holdfast._store.migrate import Migration
-from holdfast._store.sqlitefile import SqliteFile, translate
+from holdfast._store.readonly import ReadOnlyDatabase
+from holdfast._store.sqlitefile import SqliteFile, refuse_foreign
 from holdfast._store.turnstile import NoTurnstile
 from holdfast._store.uri import SqliteUri
 from holdfast._world import SystemWorld
 from holdfast.cli.answers import write_json
-from holdfast.cli.opening import location, read_only
+from holdfast.cli.opening import location
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.errors import UsageError
 
@@ -51,15 +55,20 @@ def _apply(uri: SqliteUri, target: int | None) -> list[Migration]:
 
 def _would_apply(path: Path, target: int | None) -> list[Migration]:
     """Through a connection that cannot write; a missing file is compared as an empty one and not made."""
-    connection = None
-    try:
-        connection = sqlite3.connect(read_only(path) if path.exists() else ":memory:", uri=True, timeout=30.0)
+
+    def look(connection: sqlite3.Connection) -> list[Migration]:
+        refuse_foreign(connection, path)
         return migrations.migrate(connection, NoTurnstile(), now_us=0, target=target, dry_run=True)
-    except sqlite3.Error as error:
-        raise translate(error, path) from error
+
+    if not os.path.exists(path):
+        with closing(sqlite3.connect(":memory:")) as nothing:
+            return migrations.migrate(nothing, NoTurnstile(), now_us=0, target=target, dry_run=True)
+    place.refuse_other_than_file(path)
+    database = ReadOnlyDatabase(path)
+    try:
+        return database.read(look)
     finally:
-        if connection is not None:
-            connection.close()
+        database.close()
 
 
 def _value(path: Path, applied: list[Migration], dry_run: bool) -> dict[str, Any]:

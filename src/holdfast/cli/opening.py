@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 from holdfast import Client, Holdfast
 from holdfast._app import find_uri
+from holdfast._store import place
+from holdfast._store.readonly import ReadOnlyDatabase
+from holdfast._store.sqlitefile import refuse_foreign
 from holdfast._store.uri import SqliteUri, parse
 from holdfast.cli.problems import NoDatabase
 from holdfast.cli.settings import Settings
-from holdfast.errors import UsageError
+from holdfast.errors import StoreError, UsageError
 
 T = TypeVar("T")
 OTHERS_MAX: Final = 3
@@ -78,11 +81,12 @@ def existing(uri: SqliteUri) -> Path:
     """
     if uri.path is None:
         raise UsageError("a database in memory belongs to one process", hint="name a file: --db sqlite:///orders.db")
-    if not uri.path.exists():
+    if not os.path.exists(uri.path):
         raise NoDatabase(
             f"no database at {uri.path.absolute()}",
             hint=_others(uri.path) or "choose another with --db or HOLDFAST_URI; workers and `start` make it",
         )
+    place.refuse_other_than_file(uri.path)
     return uri.path
 
 
@@ -95,17 +99,16 @@ def _others(missing: Path) -> str:
 
 def has_tables(path: Path) -> bool:
     """Whether our tables are there; true, too, when that cannot be told, so that opening it tells why."""
+
+    def look(connection: sqlite3.Connection) -> bool:
+        refuse_foreign(connection, path)
+        found = connection.execute("select 1 from sqlite_master where name = 'holdfast_runs'").fetchone()
+        return found is not None
+
+    database = ReadOnlyDatabase(path)
     try:
-        connection = sqlite3.connect(read_only(path), uri=True, timeout=30.0)
-        try:
-            found = connection.execute("select 1 from sqlite_master where name = 'holdfast_runs'").fetchone()
-        finally:
-            connection.close()
-    except sqlite3.Error:
+        return database.read(look)
+    except StoreError:
         return True
-    return found is not None
-
-
-def read_only(path: Path) -> str:
-    """SQLite's own URI of a file, for a connection that cannot write."""
-    return f"file:{quote(bytes(path.resolve()))}?mode=ro"
+    finally:
+        database.close()
