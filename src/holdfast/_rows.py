@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -11,12 +13,22 @@ from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.records import EntryRecorded
 from holdfast._model.runinfo import Entry, ErrorInfo, RunDetail, RunInfo, WorkerInfo
 from holdfast._store.port import WorkerRow
+from holdfast.errors import StoreCorrupt
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def info_of(row: RunDetail) -> RunInfo:
-    """A run's row as `RunInfo`."""
+    """A run's row as `RunInfo`.
+
+    Raises:
+        StoreCorrupt: somebody has changed the row, and it means nothing any more.
+    """
+    with _readable(f"run {row.id!r}", f"look at the others with -id:{row.id}"):
+        return _info_of(row)
+
+
+def _info_of(row: RunDetail) -> RunInfo:
     return RunInfo(
         id=row.id,
         workflow=row.workflow,
@@ -25,7 +37,7 @@ def info_of(row: RunDetail) -> RunInfo:
         output=_value(row.output),
         error=_error(row.error),
         reason=row.reason,
-        attributes=_value(row.attributes) or {},
+        attributes=_attributes(row.attributes),
         priority=row.priority,
         worker=row.worker,
         request=row.request,
@@ -41,7 +53,16 @@ def info_of(row: RunDetail) -> RunInfo:
 
 
 def entry_of(row: EntryRecorded) -> Entry:
-    """A row of a history as `Entry`."""
+    """A row of a history as `Entry`.
+
+    Raises:
+        StoreCorrupt: somebody has changed the row, and it means nothing any more.
+    """
+    with _readable(f"entry {row.seq} of run number {row.run}", "correct it, or restore a backup"):
+        return _entry_of(row)
+
+
+def _entry_of(row: EntryRecorded) -> Entry:
     return Entry(
         seq=row.seq,
         after=row.after,
@@ -60,17 +81,22 @@ def entry_of(row: EntryRecorded) -> Entry:
 
 
 def worker_of(row: WorkerRow) -> WorkerInfo:
-    """A worker's row as `WorkerInfo`."""
-    return WorkerInfo(
-        id=row.id,
-        host=row.host,
-        pid=row.pid,
-        state=row.state,
-        started_at=_EPOCH + timedelta(microseconds=row.started_at),
-        lease_until=_EPOCH + timedelta(microseconds=row.lease_until),
-        workflows=row.workflows,
-        runs=row.runs,
-    )
+    """A worker's row as `WorkerInfo`.
+
+    Raises:
+        StoreCorrupt: somebody has changed the row, and it means nothing any more.
+    """
+    with _readable(f"worker {row.id!r}", "delete it, unless that worker lives"):
+        return WorkerInfo(
+            id=row.id,
+            host=row.host,
+            pid=row.pid,
+            state=row.state,
+            started_at=_EPOCH + timedelta(microseconds=row.started_at),
+            lease_until=_EPOCH + timedelta(microseconds=row.lease_until),
+            workflows=row.workflows,
+            runs=row.runs,
+        )
 
 
 def instant(microseconds: int | None) -> datetime | None:
@@ -82,14 +108,33 @@ def _value(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
 
+def _attributes(text: str | None) -> dict[str, Any]:
+    return {} if text is None else msgspec.json.decode(text, type=dict[str, Any] | None) or {}
+
+
 def _error(text: str | None) -> ErrorInfo | None:
     if text is None:
         return None
-    stored = msgspec.json.decode(text)
+    stored = msgspec.json.decode(text, type=dict[str, Any])
+    causes, state = stored.get("causes"), stored.get("state")
     return ErrorInfo(
-        type=stored.get("type", ""),
-        message=stored.get("message", ""),
-        traceback=stored.get("traceback", ""),
-        causes=tuple(stored.get("causes", ())),
-        hint=(stored.get("state") or {}).get("hint", ""),
+        type=_text(stored.get("type")),
+        message=_text(stored.get("message")),
+        traceback=_text(stored.get("traceback")),
+        causes=tuple(map(_text, causes)) if isinstance(causes, list) else (),
+        hint=_text(state.get("hint")) if isinstance(state, dict) else "",
     )
+
+
+def _text(value: object) -> str:
+    """A part of an error's row; a file that was imported may have anything there."""
+    return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+@contextmanager
+def _readable(what: str, hint: str) -> Generator[None]:
+    """What in a row cannot be read is a fault of the row: text that is no JSON, an instant outside of the calendar."""
+    try:
+        yield
+    except (msgspec.DecodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise StoreCorrupt(f"{what} has a row that cannot be read: {error}", hint=hint) from error

@@ -42,12 +42,13 @@ from holdfast._store import lifelock, sqlite_space
 from holdfast._store.copies import Copies
 from holdfast._store.migrate import migrate
 from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, Space, WorkerRow
+from holdfast._store.rowsjson import decode_rows
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_apply import Applier
 from holdfast._store.sqlite_doctor import examine
 from holdfast._store.sqlite_prune import MARKED_IDS
 from holdfast._store.sqlite_search import count_rows, list_rows
-from holdfast._store.sqlitefile import SqliteFile, translate
+from holdfast._store.sqlitefile import NOT_UTF8, SQLITE_FAULTS, SqliteFile, translate
 from holdfast._store.thread import StoreThread
 from holdfast._store.uri import SqliteUri
 from holdfast._world import World
@@ -69,6 +70,7 @@ _log = logging.getLogger("holdfast.engine")
 _seq_of = attrgetter("seq")
 _json = msgspec.json.Encoder()
 _entries = msgspec.json.Decoder(list[EntryRecorded])
+_names = msgspec.json.Decoder(tuple[str, ...])
 _ABOUT_A_RECORD = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
@@ -230,9 +232,9 @@ class SqliteStore:
             file.check_identity()
 
     def _explain(self, error: BaseException) -> BaseException:
-        if isinstance(error, _ABOUT_A_RECORD):
+        if isinstance(error, _ABOUT_A_RECORD) or str(error).startswith(NOT_UTF8):
             return RecordRefused(f"SQLite refused a record: {error}")
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, SQLITE_FAULTS):
             return translate(error, self.uri.path)
         return error
 
@@ -321,7 +323,7 @@ class SqliteStore:
 
     async def workers(self) -> list[WorkerRow]:
         rows = await self._rows(WorkerRow, "workers")
-        return [row._replace(workflows=tuple(msgspec.json.decode(row.workflows))) for row in rows]
+        return [row._replace(workflows=decode_rows(_names, row.workflows)) for row in rows]
 
     async def _write(self, name: str, *values: Any, also: tuple[Any, ...] = ()) -> int:
         """Leases only: one statement, or two, in a transaction of their own."""
@@ -342,9 +344,9 @@ class SqliteStore:
     # Reading.
 
     async def histories(self, numbers: Sequence[int]) -> dict[int, list[EntryRecorded]]:
-        text = await self._read(lambda c: c.execute(self._sql["histories"], (_text(numbers),)).fetchone()[0])
+        raw = await self._read(lambda c: c.execute(self._sql["histories"], (_text(numbers),)).fetchone()[0])
         histories: dict[int, list[EntryRecorded]] = {}
-        for entry in _entries.decode(text):
+        for entry in decode_rows(_entries, raw):
             histories.setdefault(entry.run, []).append(entry)
         for entries in histories.values():
             entries.sort(key=_seq_of)
@@ -364,7 +366,7 @@ class SqliteStore:
 
     async def attribute_keys(self, *, limit: int) -> list[str]:
         rows = await self._read(lambda c: c.execute(self._sql["attribute_keys"], (limit,)).fetchall())
-        return [row["name"] for row in rows]
+        return [str(row["name"]) for row in rows]  # on a damaged page it may be anything
 
     async def attribute_keys_among(self, keys: Sequence[str]) -> list[str]:
         rows = await self._read(lambda c: c.execute(self._sql["attribute_keys_among"], (_text(keys),)).fetchall())
@@ -470,7 +472,7 @@ class SqliteStore:
     async def _call(self, thread: StoreThread | None, work: Callable[[], Any]) -> Any:
         try:
             return await self._open_thread(thread).call(work)
-        except sqlite3.Error as error:
+        except SQLITE_FAULTS as error:
             raise translate(error, self.uri.path) from error
 
     def _open_thread(self, thread: StoreThread | None) -> StoreThread:

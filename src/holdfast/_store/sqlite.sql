@@ -259,16 +259,17 @@ update holdfast_runs set
 where number in (select value from json_each(?1));
 
 -- name: claimed_rows
-select json_group_array(json_array(
+-- As bytes: a text in it may be damaged.
+select cast(json_group_array(json_array(
     number, id, workflow, input, seed, generation, crashes, request, created_at, started_at, deadline_at,
     json(iif(exists (select 1 from holdfast_history where run = holdfast_runs.number), 'true', 'false'))
-)) from holdfast_runs where number in (select value from json_each(?1));
+)) as blob) from holdfast_runs where number in (select value from json_each(?1));
 
 -- name: histories
 -- Every entry of the given runs, as one JSON array, in any order: sorting here would copy every row once more.
-select json_group_array(json_array(
+select cast(json_group_array(json_array(
     run, seq, after, ordinal, kind, name, state, input, output, error, attempts, started_at, finished_at, due_at
-)) from holdfast_history where run in (select value from json_each(?));
+)) as blob) from holdfast_history where run in (select value from json_each(?));
 
 -- name: detail
 select number, id, workflow, state, input, output, error, reason, attributes, priority, worker, request, generation,

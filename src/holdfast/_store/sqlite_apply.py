@@ -46,6 +46,7 @@ from holdfast._model.records import (
     WorkerBuried,
 )
 from holdfast._store.port import RecordRefused
+from holdfast._store.rowsjson import decode_rows
 from holdfast._store.sqlfile import Statements
 from holdfast._store.sqlite_import import import_runs
 from holdfast._store.sqlite_prune import Pruner
@@ -148,7 +149,7 @@ class Applier:
         created = row["number"] == number or row["seed"] == record.seed
         # What a run that has continued as new was started with is not kept: then the id alone says that it is the same.
         text = record.input if row["generation"] else row["input"]
-        return Started(row["number"], created, row["workflow"], text, RunState(row["state"]))
+        return Started(row["number"], created, row["workflow"], text, _state_of(record.id, row))
 
     # What a worker tells of its runs.
 
@@ -237,7 +238,7 @@ class Applier:
         if before is None:
             return Requested(False, None, None, None, None)
         after = self._row("request_row", run_id)
-        states = RunState(before["state"]), RunState(after["state"])
+        states = _state_of(run_id, before), _state_of(run_id, after)
         return Requested(True, *states, after["number"], after["worker"])
 
     def _fork(self, record: RunForked) -> Forked:
@@ -305,7 +306,7 @@ class Applier:
         if numbers == "[]":
             return ()
         self._run("claim_runs", numbers, record.worker, record.now)
-        return _rows_decoder.decode(self._value("claimed_rows", numbers))
+        return decode_rows(_rows_decoder, self._value("claimed_rows", numbers))
 
     # SQL.
 
@@ -359,3 +360,13 @@ class Applier:
 
 def _text(value: object) -> str:
     return _json.encode(value).decode()
+
+
+def _state_of(run_id: str, row: sqlite3.Row) -> RunState:
+    try:
+        return RunState(row["state"])
+    except ValueError:
+        raise RecordRefused(
+            f"run {run_id!r} has state {row['state']!r}, which is none of a run",
+            hint="its row is damaged, or was edited: correct it, or restore a backup",
+        ) from None

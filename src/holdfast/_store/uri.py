@@ -12,6 +12,7 @@ up, and what the text does not say is refused by name instead of being ignored.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -25,6 +26,7 @@ Synchronous: TypeAlias = Literal["full", "normal"]
 
 BUSY_TIMEOUT_SECONDS_MAX: Final = 3600.0
 _SYNCHRONOUS: Final[tuple[Synchronous, ...]] = get_args(Synchronous)
+_PASSWORD: Final = re.compile(r":[^:@/]*@")
 _POSTGRES: Final = ("postgresql", "postgres")
 
 
@@ -52,10 +54,16 @@ def parse(uri: str) -> SqliteUri:
     """
     scheme, colon, rest = uri.partition("://")
     if not colon:
-        raise UsageError(f"{uri!r} is not a database URI", hint=f"write sqlite:///{uri}")
+        shown = without_password(uri)
+        raise UsageError(f"{shown!r} is not a database URI", hint=f"write sqlite:///{shown}")
     _check_scheme(scheme.lower())
     location, _, query = rest.partition("?")
     return _with_options(SqliteUri(path=_path(location, uri)), query)
+
+
+def without_password(uri: str) -> str:
+    """The URI as it may be shown: somebody may have meant another database, and its password is in the text."""
+    return _PASSWORD.sub(":***@", uri)
 
 
 def _check_scheme(scheme: str) -> None:
@@ -71,12 +79,12 @@ def _path(location: str, uri: str) -> Path | None:
         return None
     if not location.startswith("/"):
         raise UsageError(
-            f"{uri!r} names a host, and SQLite has none",
-            hint=f"three slashes for a relative path: sqlite:///{location}",
+            f"{without_password(uri)!r} names a host, and SQLite has none",
+            hint=f"three slashes for a relative path: sqlite:///{without_password(location)}",
         )
     path = unquote(location[1:], errors="surrogateescape")
     if not path or "\0" in path or _has_no_bytes(path):
-        raise UsageError(f"{uri!r} names no file", hint="write sqlite:///holdfast.db")
+        raise UsageError(f"{without_password(uri)!r} names no file", hint="write sqlite:///holdfast.db")
     return Path(path)
 
 
@@ -95,7 +103,7 @@ def _with_options(parsed: SqliteUri, query: str) -> SqliteUri:
         name, _, value = part.partition("=")
         if name not in _OPTIONS:
             hint = _did_you_mean(name, _OPTIONS) or f"there are {' and '.join(sorted(_OPTIONS))}"
-            raise UsageError(f"unknown database option {name!r}", hint=hint)
+            raise UsageError(f"unknown database option {without_password(name)!r}", hint=hint)
         if name in seen:
             raise UsageError(f"database option {name!r} is given twice", hint="keep one of them")
         seen.add(name)
