@@ -135,24 +135,38 @@ def find_uri(uri: str | None) -> str:
         return uri
     from_environment = os.environ.get("HOLDFAST_URI")
     if from_environment:
-        return from_environment
+        return _checked(from_environment, "HOLDFAST_URI")
     return _uri_in(Path("holdfast.toml"), ()) or _uri_in(Path("pyproject.toml"), ("tool", "holdfast")) or DEFAULT_URI
 
 
 def _uri_in(path: Path, tables: tuple[str, ...]) -> str | None:
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
+    if not path.is_file():  # reading a pipe would wait for somebody who writes
+        raise UsageError(f"{path} is not a file", hint="correct that, or set HOLDFAST_URI")
     import tomllib  # 15 ms at every start, and mostly there is no such file
 
     try:
         settings: Any = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UsageError(f"{path} cannot be read: {error}", hint="correct the file, or set HOLDFAST_URI") from error
+    where = str(path)
     for table in tables:
-        settings = settings.get(table, {})
+        settings, where = settings.get(table, {}), f"{where}: {table}" if where == str(path) else f"{where}.{table}"
+        if not isinstance(settings, dict):
+            raise UsageError(f"{where} = {shown(settings)} must be a table", hint=f"write [{'.'.join(tables)}]")
     uri = settings.get("uri")
     if uri is not None and not isinstance(uri, str):
-        raise UsageError(f"{path}: uri = {uri!r} must be a string")
+        raise UsageError(f"{path}: uri = {shown(uri)} must be a string", hint=f'such as uri = "{DEFAULT_URI}"')
+    return _checked(uri, str(path)) if uri else None
+
+
+def _checked(uri: str, place: str) -> str:
+    """A URI that can be understood; else the error tells where it stands."""
+    try:
+        parse(uri)
+    except UsageError as error:
+        raise type(error)(f"{place}: {error.message}", hint=error.hint) from None
     return uri
 
 

@@ -10,13 +10,12 @@ from typing import Any, Final
 from holdfast._flow.activation import OPERATIONS_MAX
 from holdfast._flow.definitions import Workflow
 from holdfast._model.attributes import attribute_pairs
-from holdfast._model.bounds import check_text, shown
+from holdfast._model.bounds import ID_CHARS_MAX, INSTANT_US_MAX, INSTANT_US_MIN, check_text, is_id, shown
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.retention import Retention
 from holdfast.errors import UsageError
 
-ID_CHARS_MAX: Final = 200
 PRIORITY_MAX: Final = 1_000_000
 LIMIT_MAX: Final = 10_000
 TEXT_CHARS_MAX: Final = 1_000
@@ -69,7 +68,7 @@ class StartOptions:
 
 def check_id(run_id: object) -> None:
     """A run's id: 1 to 200 characters, none of them a control character."""
-    if not isinstance(run_id, str) or not 1 <= len(run_id) <= ID_CHARS_MAX or not run_id.isprintable():
+    if not is_id(run_id):
         raise UsageError(f"id={shown(run_id)} must be a string of 1 to {ID_CHARS_MAX} printable characters")
 
 
@@ -165,7 +164,10 @@ def instant_us(name: str, value: object) -> int:
             f"{name}={shown(value)} must be a datetime with a time zone",
             hint="for example datetime.now(UTC) + timedelta(...)",
         )
-    return (value - _EPOCH) // timedelta(microseconds=1)
+    at = (value - _EPOCH) // timedelta(microseconds=1)
+    if not INSTANT_US_MIN <= at <= INSTANT_US_MAX:
+        raise UsageError(f"{name}={shown(value)} is outside of the years 1 to 9999 in UTC")
+    return at
 
 
 def states_of(state: object) -> tuple[str, ...]:

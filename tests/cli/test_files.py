@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.runtime.kit import until_state
 
 from holdfast import RunState
+from holdfast._model.bounds import INSTANT_US_MAX
 from holdfast._model.exported import header, lines_of, read
 from holdfast._model.records import ExportedRun, Imported, RunsImported, Scalar
 from holdfast._store.exporting import exported
@@ -29,7 +30,7 @@ Cli = Callable[..., Any]
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 PAYLOAD = st.recursive(st.none() | st.integers() | TEXT, lambda inner: st.lists(inner, max_size=3), max_leaves=5)
-INSTANT = st.integers(0, 2**62)
+INSTANT = st.integers(0, INSTANT_US_MAX)
 MAYBE = st.none() | INSTANT
 ENDED = [state.value for state in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)]
 
@@ -52,7 +53,7 @@ def entries(draw: st.DrawFn) -> tuple[tuple[tuple[str, Scalar], ...], ...]:
             ("state", draw(st.sampled_from(["pending", "succeeded", "failed", "cancelled"]))),
             ("input", draw(st.none() | TEXT)),
             ("output", draw(st.none() | PAYLOAD.map(as_text))),
-            ("error", draw(st.none() | PAYLOAD.map(as_text))),
+            ("error", draw(st.none() | st.dictionaries(TEXT, PAYLOAD, max_size=2).map(as_text))),
             ("attempts", draw(st.integers(0, 9))),
             ("started_at", draw(MAYBE)),
             ("finished_at", draw(MAYBE)),

@@ -6,11 +6,17 @@ an hour later by a service that sleeps for NaN seconds.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from holdfast.errors import UsageError
 
 SHOWN_CHARS_MAX: Final = 80
+ID_CHARS_MAX: Final = 200
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+INSTANT_US_MIN: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+INSTANT_US_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+"""Microseconds UTC that a `datetime` can be: the years 1 to 9999."""
 
 
 def shown(value: object) -> str:
@@ -20,6 +26,11 @@ def shown(value: object) -> str:
     except Exception as error:  # foreign code, or an integer of more digits than Python prints
         return f"<{type(value).__name__} whose repr fails: {type(error).__name__}>"
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 1]}…"
+
+
+def is_id(text: object) -> bool:
+    """Whether this can be the id of a run: 1 to 200 characters that can be printed."""
+    return isinstance(text, str) and 1 <= len(text) <= ID_CHARS_MAX and text.isprintable()
 
 
 def check_whole(options: object, name: str, *, low: int, high: int, none: str = "") -> None:

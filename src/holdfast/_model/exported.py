@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn, get_type_hints
 
 import msgspec
 
+from holdfast._model.bounds import ID_CHARS_MAX, INSTANT_US_MAX, INSTANT_US_MIN, is_id
 from holdfast._model.lifecycle import EntryState, RunState
 from holdfast._model.records import EntryRecorded, ExportedRun, RunRow, Scalar
 from holdfast._model.runinfo import RunDetail
@@ -35,6 +36,7 @@ _REQUIRED: Final = ("id", "workflow", "state", "input", "seed", "created_at")
 _REQUIRED_OF_ENTRY: Final = ("seq", "after", "kind", "name", "state")
 _RUN_JSON: Final = ("input", "output", "error", "attributes")
 _ENTRY_JSON: Final = ("output", "error")
+_OBJECTS: Final = frozenset({"error", "attributes"})
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -86,7 +88,7 @@ class _Reader:
             return
         try:
             value = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             self._refuse(f"is not JSON: {error}")
         if not isinstance(value, dict):
             self._refuse("is not a JSON object")
@@ -126,6 +128,8 @@ class _Reader:
         self._check_row(run, _REQUIRED, _run_types(), _RUN_JSON)
         if run["state"] not in set(RunState):
             self._refuse(f"has state {run['state']!r}, which is none of a run")
+        if not is_id(run["id"]):
+            self._refuse(f"has id = {_short(run['id'])}; a run's id is 1 to {ID_CHARS_MAX} printable characters")
         if run["id"] in self._ids:
             self._refuse(f"is a second run with the id {run['id']!r}")
         if type(entries) is not int or entries < 0:
@@ -173,11 +177,14 @@ class _Reader:
                 self._refuse(f"has {name} = {_short(value)}; a text, a whole number or null is wanted")
             if isinstance(value, int) and not -(2**63) <= value < 2**63:
                 self._refuse(f"has {name} = {value}, which does not fit 64 bits")
+            if name.endswith("_at") and isinstance(value, int) and not INSTANT_US_MIN <= value <= INSTANT_US_MAX:
+                self._refuse(f"has {name} = {value}, which is outside of the years 1 to 9999")
             if name in types and not _is_of(value, types[name]):
                 self._refuse(f"has {name} = {_short(value)}, which is of the wrong type")
         for name in payloads:
-            if row.get(name) is not None and not _is_json(row[name]):
-                self._refuse(f"has {name} = {_short(row[name])}, which is not JSON text")
+            if row.get(name) is not None and not _is_json(row[name], object_only=name in _OBJECTS):
+                kind = "the JSON text of an object" if name in _OBJECTS else "JSON text"
+                self._refuse(f"has {name} = {_short(row[name])}, which is not {kind}")
 
     def _refuse(self, problem: str, *, hint: str = "nothing was written; export the run again") -> NoReturn:
         raise UsageError(f"{self._source}: line {self._number} {problem}", hint=hint)
@@ -210,12 +217,12 @@ def _is_attribute(pair: object) -> bool:
     )
 
 
-def _is_json(text: object) -> bool:
+def _is_json(text: object, *, object_only: bool) -> bool:
     try:
-        msgspec.json.decode(str(text))
-    except msgspec.DecodeError:
+        value = msgspec.json.decode(str(text))
+    except (msgspec.DecodeError, RecursionError):
         return False
-    return True
+    return isinstance(value, dict) or not object_only
 
 
 def _short(value: object) -> str:

@@ -16,9 +16,11 @@ from holdfast._model.exported import header, lines_of, read
 from holdfast._model.records import ExportedRun, Imported, RunsImported
 from holdfast._options import check_id
 from holdfast._store.exporting import exported, schema_of
+from holdfast._store.port import RecordRefused
 from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast.cli.answers import write_list
 from holdfast.cli.filters import Filters, filter_options
+from holdfast.cli.harmless import harmless_json, one_line
 from holdfast.cli.opening import existing, location, with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.words import state_text
@@ -38,17 +40,19 @@ def export_runs(settings: Settings, run_ids: tuple[str, ...], filters: Filters) 
     """
     if bool(run_ids) == filters.any:
         raise UsageError("export which runs?", hint="give ids, or conditions such as --where 'state:failed', not both")
+    for run_id in run_ids:
+        check_id(run_id)
     ids = _matching(settings, filters) if filters.any else [*dict.fromkeys(run_ids)]
     with ReadOnlyDatabase(existing(location(settings))) as database:
         keys = _keys(database, ids)
         missing = next((run_id for run_id, key in keys.items() if key is None), None)
         if missing is not None and not filters.any:  # all must be there before the first line is written
             raise RunNotFound(missing)
-        print(header(schema_of(database)))
+        print(harmless_json(header(schema_of(database))))
         for key in keys.values():
             run = None if key is None else exported(database, key)
             for line in lines_of(run) if run is not None else ():
-                print(line)
+                print(harmless_json(line))
         sys.stdout.flush()
     if not ids and settings.err.is_terminal:
         settings.err.print("no runs", style="dim")
@@ -74,7 +78,12 @@ def import_runs(settings: Settings, file: str, new_id: str | None, resume: bool)
 
     async def work(client: Client) -> None:
         engine = client._engine
-        answer: Imported = await engine.journal.write(RunsImported(tuple(runs), resume, engine.world.now_us()))
+        try:
+            answer: Imported = await engine.journal.write(RunsImported(tuple(runs), resume, engine.world.now_us()))
+        except RecordRefused as error:
+            raise RecordRefused(
+                f"{file}: {error.message}; nothing was imported", hint="export the runs again"
+            ) from error
         _check(answer, file, len(runs))
         _write(settings, [(run.id, state) for run, state in zip(runs, answer.states, strict=True)])
 
@@ -140,4 +149,4 @@ def _write(settings: Settings, imported: list[tuple[str, RunState]]) -> None:
         write_list(settings, [{"id": run_id, "state": state.value} for run_id, state in imported])
         return
     for run_id, state in imported:
-        settings.out.print(Text.assemble(run_id, "  ", state_text(state)), soft_wrap=True)
+        settings.out.print(Text.assemble(one_line(run_id), "  ", state_text(state)), soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -18,6 +18,7 @@ else:
     _ParamType = click.ParamType
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|)")
+DURATION_SECONDS_MAX: Final = 36_500 * 86_400
 _SECONDS: Final = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -32,7 +33,10 @@ class Duration(_ParamType):
         match = _DURATION.fullmatch(str(value).strip())
         if match is None:
             self.fail(f"{value!r} is not a duration (hint: such as 30, 1.5s, 10m, 2h or 7d)", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if seconds > DURATION_SECONDS_MAX:
+            self.fail(f"{value!r:.40} is longer than 36,500 days (hint: such as 30, 1.5s, 10m, 2h or 7d)", param, ctx)
+        return seconds
 
 
 class Instant(_ParamType):
@@ -45,7 +49,12 @@ class Instant(_ParamType):
             at = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is not an instant (hint: such as 2026-03-01T09:00+01:00)", param, ctx)
-        return at.astimezone() if at.tzinfo is None else at
+        try:
+            at = at.astimezone() if at.tzinfo is None else at
+            at.astimezone(UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is not in the calendar of this computer (hint: the years are 1 to 9999)", param, ctx)
+        return at
 
 
 def arguments(words: Sequence[str]) -> dict[str, Any]:
@@ -80,6 +89,8 @@ def json_or_text(text: str) -> Any:
     """The JSON value that a text spells, or the text."""
     try:
         return msgspec.json.decode(text)
+    except RecursionError as error:
+        raise UsageError(f"{text!r:.40} is nested too deep", hint="pass less") from error
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         if text[:1] in ("{", "[", '"'):
             raise UsageError(
@@ -91,7 +102,7 @@ def json_or_text(text: str) -> Any:
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise UsageError(
             f"the arguments are not JSON: {error}", hint="quote them for the shell: '{\"key\": 1}'"
         ) from error
