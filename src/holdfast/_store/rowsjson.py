@@ -8,7 +8,8 @@ So whoever decodes the payload finds out, and that run is blocked.
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -32,6 +33,21 @@ def decode_rows(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
     try:
         return decoder.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise StoreCorrupt(
-            f"a row cannot be read: {error}", hint="run `holdfast doctor`, keep a copy of all files, restore a backup"
-        ) from error
+        raise _unreadable(error) from error
+
+
+def rows_of(kind: type[T], rows: Iterable[Any]) -> list[T]:
+    """Rows as named tuples. Types are checked: on a damaged page a column may hold anything.
+
+    Raises:
+        StoreCorrupt: one does.
+    """
+    try:
+        return [msgspec.convert(tuple(kind(**dict(row))), kind) for row in rows]  # type: ignore[arg-type]
+    except msgspec.ValidationError as error:
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> StoreCorrupt:
+    hint = "run `holdfast doctor`, keep a copy of all files, restore a backup"
+    return StoreCorrupt(f"a row cannot be read: {error}", hint=hint)

@@ -42,7 +42,7 @@ from holdfast._store import lifelock, sqlite_space
 from holdfast._store.copies import Copies
 from holdfast._store.migrate import migrate
 from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, Space, WorkerRow
-from holdfast._store.rowsjson import decode_rows
+from holdfast._store.rowsjson import decode_rows, rows_of
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_apply import Applier
 from holdfast._store.sqlite_doctor import examine
@@ -322,8 +322,8 @@ class SqliteStore:
             await self._call(self._reader, lambda: lifelock.sweep(path, live | self._locks.keys(), before_us=before))
 
     async def workers(self) -> list[WorkerRow]:
-        rows = await self._rows(WorkerRow, "workers")
-        return [row._replace(workflows=decode_rows(_names, row.workflows)) for row in rows]
+        rows = await self._read(lambda c: c.execute(self._sql["workers"]).fetchall())
+        return rows_of(WorkerRow, [{**dict(row), "workflows": decode_rows(_names, row["workflows"])} for row in rows])
 
     async def _write(self, name: str, *values: Any, also: tuple[Any, ...] = ()) -> int:
         """Leases only: one statement, or two, in a transaction of their own."""
@@ -358,7 +358,7 @@ class SqliteStore:
 
     async def list_runs(self, query: RunQuery, *, limit: int) -> list[RunDetail]:
         rows = await self._read(lambda c: list_rows(c, self._sql, query, limit=limit))
-        return [RunDetail(*row) for row in rows]
+        return rows_of(RunDetail, rows)
 
     async def count_runs(self, query: RunQuery, *, limit: int | None = None) -> int:
         count: int = await self._read(lambda c: count_rows(c, self._sql, query, limit=limit))
@@ -441,9 +441,9 @@ class SqliteStore:
         facts: dict[str, Any] = await self._read(examine)
         return facts
 
-    async def _rows(self, kind: Callable[..., Any], name: str, *values: Any) -> list[Any]:
+    async def _rows(self, kind: type[Any], name: str, *values: Any) -> list[Any]:
         rows = await self._read(lambda c: c.execute(self._sql[name], values).fetchall())
-        return [kind(**dict(row)) for row in rows]
+        return rows_of(kind, rows)
 
     async def _value(self, name: str, *values: Any) -> Any:
         return await self._read(lambda c: c.execute(self._sql[name], values).fetchone()[0])
