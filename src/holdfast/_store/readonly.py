@@ -100,7 +100,7 @@ class ReadOnlyDatabase:
             self.close()
             raise self._meaning(error) from error
 
-    def _meaning(self, error: sqlite3.Error) -> StoreError:
+    def _meaning(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
         meaning, log = translate(error, self.path), Path(f"{self.path}-wal")
         if isinstance(meaning, StoreUnavailable) and log.exists():
             return StoreUnavailable(

@@ -13,10 +13,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from holdfast._store.port import WorkerRow
 from holdfast.errors import StoreCorrupt
 
 T = TypeVar("T")
 
+_names: Final = msgspec.json.Decoder(tuple[str, ...])
 _WRONG: Final = re.compile("[\udc80-\udcff]")
 
 
@@ -46,6 +48,11 @@ def rows_of(kind: type[T], rows: Iterable[Any]) -> list[T]:
         return [msgspec.convert(tuple(kind(**dict(row))), kind) for row in rows]  # type: ignore[arg-type]
     except msgspec.ValidationError as error:
         raise _unreadable(error) from error
+
+
+def workers_of(rows: Iterable[Any]) -> list[WorkerRow]:
+    """Workers, with the names of their workflows."""
+    return rows_of(WorkerRow, [{**dict(row), "workflows": decode_rows(_names, row["workflows"])} for row in rows])
 
 
 def _unreadable(error: Exception) -> StoreCorrupt:

@@ -42,7 +42,7 @@ from holdfast._store import lifelock, sqlite_space
 from holdfast._store.copies import Copies
 from holdfast._store.migrate import migrate
 from holdfast._store.port import Done, EndedGroup, Halted, RecordRefused, Space, WorkerRow
-from holdfast._store.rowsjson import decode_rows, rows_of
+from holdfast._store.rowsjson import decode_rows, rows_of, workers_of
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_apply import Applier
 from holdfast._store.sqlite_doctor import examine
@@ -70,7 +70,6 @@ _log = logging.getLogger("holdfast.engine")
 _seq_of = attrgetter("seq")
 _json = msgspec.json.Encoder()
 _entries = msgspec.json.Decoder(list[EntryRecorded])
-_names = msgspec.json.Decoder(tuple[str, ...])
 _ABOUT_A_RECORD = (
     sqlite3.IntegrityError,
     sqlite3.DataError,
@@ -322,8 +321,7 @@ class SqliteStore:
             await self._call(self._reader, lambda: lifelock.sweep(path, live | self._locks.keys(), before_us=before))
 
     async def workers(self) -> list[WorkerRow]:
-        rows = await self._read(lambda c: c.execute(self._sql["workers"]).fetchall())
-        return rows_of(WorkerRow, [{**dict(row), "workflows": decode_rows(_names, row["workflows"])} for row in rows])
+        return workers_of(await self._read(lambda c: c.execute(self._sql["workers"]).fetchall()))
 
     async def _write(self, name: str, *values: Any, also: tuple[Any, ...] = ()) -> int:
         """Leases only: one statement, or two, in a transaction of their own."""

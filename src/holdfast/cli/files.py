@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import click
 from rich.text import Text
@@ -25,6 +26,8 @@ from holdfast.cli.opening import existing, location, with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.words import state_text
 from holdfast.errors import RunConflict, RunNotFound, SchemaMismatch, UsageError
+
+HEADER_BYTES_MAX: Final = 10_000
 
 
 @click.command("export")
@@ -98,7 +101,8 @@ def read_file(file: str) -> list[ExportedRun]:
     """
     try:
         with _opened(file) as lines:
-            return read(lines, source="standard input" if file == "-" else file)
+            first = lines.readline(HEADER_BYTES_MAX)  # what is no export may have no line ends, or no end at all
+            return read(chain([first] if first else [], lines), source="standard input" if file == "-" else file)
     except OSError as error:
         raise UsageError(
             f"cannot read {file}: {error.strerror}", hint="give a file made by `holdfast export ID > FILE`"

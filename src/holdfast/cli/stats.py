@@ -115,7 +115,9 @@ def _draw(looked: Seen, width: int) -> Text:
 
 def _notes(looked: Seen) -> list[Text]:
     """What a person should look at."""
-    notes = [f"{one_line(row.workflow)}: {row.runs:,} ready, {why}" for row, why in _untaken(looked.stats) if why == UNKNOWN]
+    notes = [
+        f"{one_line(row.workflow)}: {row.runs:,} ready, {why}" for row, why in _untaken(looked.stats) if why == UNKNOWN
+    ]
     notes += [f"{one_line(run.id)} ({one_line(run.workflow)}): {suspicion(run)}" for run in looked.suspects]
     return [Text("\n").join([Text(note, style="yellow") for note in notes])] if notes else []
 
