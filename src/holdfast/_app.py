@@ -103,7 +103,14 @@ class Holdfast(Client):
 
         Args:
             worker: also execute runs, on an event loop in a background thread.
+
+        Raises:
+            UsageError: `worker` is not a boolean.
         """
+        if not isinstance(worker, bool):
+            raise UsageError(
+                f"sync(worker={shown(worker)}) must be True or False", hint="options belong to Holdfast(...)"
+            )
         return SyncClient(
             lambda: Client(self._known, lambda: self._new_engine(self._worker_options if worker else None))
         )
@@ -174,7 +181,8 @@ def _workflows_of(source: object) -> list[Workflow[..., Any]]:
     if isinstance(source, Workflow):
         return [source]
     if isinstance(source, ModuleType):
-        found = {id(value): value for value in vars(source).values() if isinstance(value, Workflow)}
+        # By the type: `isinstance` asks proxies, such as settings that are loaded when they are first used.
+        found = {id(value): value for value in vars(source).values() if issubclass(type(value), Workflow)}
         if found:
             return list(found.values())
         raise UsageError(f"module {source.__name__!r} defines no workflow", hint="decorate one with @workflow")

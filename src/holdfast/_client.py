@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
+from asyncio import _get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
@@ -175,7 +175,7 @@ class Client:
         """
         prepared: list[tuple[Start[T], Workflow[..., Any] | None, RunStarted]] = []
         if not isinstance(starts, Iterable):
-            raise UsageError(f"start_many({shown(starts)}) takes a list of Start")
+            raise UsageError(f"start_many({shown(starts)}) takes a list of Start", hint="write [Start(workflow, ...)]")
         for place, start in enumerate(starts, 1):
             if not isinstance(start, Start):
                 raise UsageError(f"start_many: {shown(start)} is not a Start", hint="write Start(workflow, ...)")
@@ -190,8 +190,7 @@ class Client:
 
     def get(self, run_id: str) -> Run[Any]:
         """A handle to the run with this id. Nothing is looked up until the handle is used."""
-        _options.check_id(run_id)
-        return Run(self, run_id)
+        return Run(self, _options.check_id(run_id))
 
     async def list(
         self,
@@ -340,9 +339,10 @@ class Client:
             UsageError: the path exists, is the database itself, or the database is in memory.
             StoreError: no room, no such folder, or the database is damaged.
         """
-        if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-            raise UsageError(f"backup({path!r}) must be the path of a new file", hint='such as "backup.db"')
-        return await self._engine.store.backup(Path(os.fsdecode(path)), force=force)
+        target = _options.path_of(path)
+        if not isinstance(force, bool):
+            raise UsageError(f"backup(force={shown(force)}) must be True or False")
+        return await self._engine.store.backup(target, force=force)
 
     async def workers(self, *, gone: bool = False) -> tuple[WorkerInfo, ...]:
         """The workers that live, oldest first.
@@ -354,7 +354,7 @@ class Client:
             UsageError: `gone` is not a boolean.
         """
         if not isinstance(gone, bool):
-            raise UsageError(f"workers(gone={gone!r}) must be true or false")
+            raise UsageError(f"workers(gone={shown(gone)}) must be True or False")
         rows = await self._engine.store.workers()
         return tuple(worker_of(row) for row in rows if gone or row.state == "live")
 
@@ -365,13 +365,17 @@ class Client:
         if self._opened is None:
             name = type(self).__name__
             raise NotOpen(f"this {name} is not open", hint="use it inside `async with ...:`")
-        if type(asyncio.get_running_loop()) is WorkflowLoop:
+        loop = _get_running_loop()
+        if type(loop) is WorkflowLoop:
             raise NotAllowedInWorkflow(
                 "an app was used inside a workflow; child runs are not part of this release",
                 hint="do it in a step, or move the shared code into a plain function",
             )
-        if self._opened_in is not asyncio.get_running_loop():
-            raise UsageError("this app was opened in another event loop", hint="use it in the loop that opened it")
+        if self._opened_in is not loop:
+            where = "another event loop" if loop is not None else "an event loop, and none is running here"
+            raise UsageError(
+                f"this app was opened in {where}", hint="use it in the loop that opened it; after a fork open another"
+            )
         return self._opened
 
     def _record(
@@ -419,13 +423,14 @@ class Client:
             raise UsageError(
                 f"{shown(workflow)} is not a workflow", hint="pass a function decorated with @workflow, or a name"
             )
-        definition = self._workflows.get(workflow)
+        name = checked_name("workflow", workflow)
+        definition = self._workflows.get(name)
         if definition is None and (executes or self._workflows):
-            near = difflib.get_close_matches(workflow, self._workflows, n=1)
+            near = difflib.get_close_matches(name, self._workflows, n=1)
             known = ", ".join(sorted(self._workflows)) or "none"
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {known}"
-            raise UnknownWorkflow(f"no workflow is called {shown(workflow)}", hint=hint)
-        return definition, workflow if definition is not None else checked_name("workflow", workflow)
+            raise UnknownWorkflow(f"no workflow is called {name!r}", hint=hint)
+        return definition, name
 
     def _handle(
         self,
@@ -475,8 +480,7 @@ class Client:
         self, run: Run[T], *, at: int, id: str | None, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Run[T]:
         engine = self._engine
-        new_id = engine.world.new_id() if id is None else id
-        _options.check_id(new_id)
+        new_id = engine.world.new_id() if id is None else _options.check_id(id)
         _options.check_at(at)
         definition = self._workflows.get((await run.describe()).workflow)
         text: str | None = None
@@ -484,7 +488,7 @@ class Client:
             name = "the workflow" if definition is None else definition.name
             text = definition.arguments.encode(args, kwargs) if definition else _options.raw_input(name, args, kwargs)
             check_payload(text, f"arguments of {name}", chars_max=engine.journal.payload_max)
-        output = None if result is _options.UNSET else codec_for(Any).encode(result, where="result")
+        output = None if result is _options.UNSET else codec_for(Any).settle(result, where="result")[0]
         if output is not None:
             check_payload(output, f"fork(result=...) of entry {at}", chars_max=engine.journal.payload_max)
         record = RunForked(run.id, new_id, at, text, output, engine.world.seed(), engine.world.now_us())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from holdfast._flow.activation import OPERATIONS_MAX
 from holdfast._flow.definitions import Workflow
 from holdfast._model.attributes import attribute_pairs
-from holdfast._model.bounds import ID_CHARS_MAX, INSTANT_US_MAX, INSTANT_US_MIN, check_text, is_id, shown
+from holdfast._model.bounds import ID_CHARS_MAX, INSTANT_US_MAX, INSTANT_US_MIN, check_text, is_id, plain, shown
 from holdfast._model.codec import codec_for
 from holdfast._model.lifecycle import ENDED, RunState
 from holdfast._model.retention import Retention
@@ -18,7 +20,10 @@ from holdfast.errors import UsageError
 
 PRIORITY_MAX: Final = 1_000_000
 LIMIT_MAX: Final = 10_000
+ARGUMENTS_MAX: Final = 10_000
+STATES_MAX: Final = 100
 TEXT_CHARS_MAX: Final = 1_000
+PATH_BYTES_MAX: Final = 4_095
 SECONDS_MAX: Final = 100 * 365 * 86_400.0
 OPTION_NAMES: Final = frozenset({"id", "on_conflict", "priority", "delay", "at", "timeout", "attributes"})
 UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda _: "<not given>"})()
@@ -42,15 +47,13 @@ class StartOptions:
         timeout: float | timedelta | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        if id is not None:
-            check_id(id)
-        if on_conflict not in _CONFLICTS:
+        if not isinstance(on_conflict, str) or on_conflict not in _CONFLICTS:
             raise UsageError(f"on_conflict={shown(on_conflict)} must be one of {', '.join(map(repr, _CONFLICTS))}")
         if type(priority) is not int or not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
             raise UsageError(f"priority={shown(priority)} must be a whole number, -{PRIORITY_MAX} to {PRIORITY_MAX}")
         if delay is not None and at is not None:
             raise UsageError("delay and at are two ways to say the same", hint="give one of them")
-        self.id = id
+        self.id = None if id is None else check_id(id)
         self.on_conflict = on_conflict
         self.priority = priority
         self._delay_us = None if delay is None else _microseconds("delay", delay, least=0)
@@ -66,10 +69,11 @@ class StartOptions:
         return now + self._delay_us if self._delay_us else None
 
 
-def check_id(run_id: object) -> None:
+def check_id(run_id: object) -> str:
     """A run's id: 1 to 200 characters, none of them a control character."""
     if not is_id(run_id):
         raise UsageError(f"id={shown(run_id)} must be a string of 1 to {ID_CHARS_MAX} printable characters")
+    return plain(run_id)
 
 
 def check_at(at: object) -> None:
@@ -82,9 +86,11 @@ def call_of(args: object, kwargs: object) -> tuple[tuple[Any, ...], dict[str, An
     """A fork's arguments."""
     if not isinstance(args, Sequence) or isinstance(args, str | bytes):
         raise UsageError(f"fork(args={shown(args)}) must be a list or a tuple of arguments")
+    if len(args) > ARGUMENTS_MAX:
+        raise UsageError(f"fork(args=...) has {len(args):,} arguments; the bound is {ARGUMENTS_MAX:,}")
     if kwargs is not None and not (isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)):
         raise UsageError(f"fork(kwargs={shown(kwargs)}) must be a mapping of names to arguments")
-    return tuple(args), dict(kwargs or {})
+    return tuple(args), {plain(name): value for name, value in (kwargs or {}).items()}
 
 
 def check_limit(limit: object) -> None:
@@ -95,7 +101,7 @@ def check_limit(limit: object) -> None:
 
 def check_wait(timeout: object) -> None:
     """How long to wait for a result."""
-    if timeout is not None and not _is_seconds(timeout):
+    if timeout is not None and not is_seconds(timeout):
         raise UsageError(
             f"result(timeout={shown(timeout)}) must be seconds, 0 to {SECONDS_MAX:g}",
             hint="None waits for as long as it takes",
@@ -109,7 +115,7 @@ def raw_input(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
             f"workflow {shown(name)} is not known here, so its parameters have no names",
             hint="pass keyword arguments",
         )
-    return codec_for(Any).encode(kwargs, where=name)
+    return codec_for(Any).settle(kwargs, where=name)[0]
 
 
 class PruneOptions:
@@ -166,7 +172,7 @@ def instant_us(name: str, value: object) -> int:
         )
     at = (value - _EPOCH) // timedelta(microseconds=1)
     if not INSTANT_US_MIN <= at <= INSTANT_US_MAX:
-        raise UsageError(f"{name}={shown(value)} is outside of the years 1 to 9999 in UTC")
+        raise UsageError(f"{name}={shown(value)} must be an instant of the years 1 to 9999 in UTC")
     return at
 
 
@@ -174,16 +180,19 @@ def states_of(state: object) -> tuple[str, ...]:
     """One state or several, each a word of `RunState`; empty for none."""
     if state is None:
         return ()
-    if not isinstance(state, Iterable):
+    if not isinstance(state, Iterable) or isinstance(state, bytes | bytearray):
         raise UsageError(f"state={shown(state)} must be the name of a state, or several")
     known = [s.value for s in RunState]
-    states = (state,) if isinstance(state, str) else tuple(state)
-    for name in states:
+    states: dict[str, None] = {}
+    for place, name in enumerate((state,) if isinstance(state, str) else state):
+        if place == STATES_MAX:
+            raise UsageError(f"state={shown(state)} names too many states; the bound is {STATES_MAX}")
         if not isinstance(name, str) or name not in known:
             near = difflib.get_close_matches(shown(name).strip("'"), known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
-            raise UsageError(f"{shown(name)} is not a state of a run", hint=hint)
-    return tuple(str(name) for name in states)
+            raise UsageError(f"state={shown(name)} is not a state of a run", hint=hint)
+        states[plain(name)] = None
+    return tuple(states)
 
 
 def _ended_states(states: object) -> tuple[str, ...]:
@@ -208,16 +217,34 @@ def text_or_none(name: str, value: object) -> str | None:
     if not isinstance(value, str):
         raise UsageError(f"{name}={shown(value)} must be a string")
     check_text(name, value, chars_max=TEXT_CHARS_MAX)
-    return value
+    return plain(value)
 
 
-def _is_seconds(value: object) -> bool:
+def path_of(path: object) -> Path:
+    """Where to write a file."""
+    hint = 'such as "backup.db"'
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"backup(path={shown(path)}) must be the path of a new file", hint=hint)
+    text = os.fsdecode(path)
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"backup(path={shown(text)}) must be a path, and holds a lone surrogate", hint=hint) from error
+    if not encoded or b"\0" in encoded or len(encoded) > PATH_BYTES_MAX:
+        raise UsageError(
+            f"backup(path={shown(text)}) must be a path of 1 to {PATH_BYTES_MAX:,} bytes, none of them NUL", hint=hint
+        )
+    return Path(plain(text))
+
+
+def is_seconds(value: object) -> bool:
+    """Whether a value is a number of seconds that can be waited for."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= SECONDS_MAX
 
 
 def _microseconds(name: str, value: object, *, least: int) -> int:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not _is_seconds(seconds):
+    if not is_seconds(seconds):
         raise UsageError(f"{name}={shown(value)} must be seconds, 0 to {SECONDS_MAX:g}, or such a timedelta")
     microseconds = int(seconds * 1_000_000)  # type: ignore[operator]
     if microseconds < least:

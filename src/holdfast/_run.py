@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
@@ -153,7 +154,8 @@ class Run(Generic[T]):
             raise RunCancelled(self.id)
         if ended.error is not None:
             error = decode_failure(ended.error, fallback=RunFailed)
-            error.add_note(f"in run {self.id!r}")
+            with contextlib.suppress(Exception):  # foreign code: some classes take no notes
+                error.add_note(f"in run {self.id!r}")
             raise error
         codec = codec_for(Any) if self._workflow is None else self._workflow.result
         value: T = codec.decode(ended.output or "null", where=f"result of run {self.id!r}")

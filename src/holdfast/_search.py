@@ -86,8 +86,9 @@ class Conditions:
         name = self.workflow.name if isinstance(self.workflow, Workflow) else text_or_none("workflow", self.workflow)
         if name is not None:
             found.append(Condition("workflow", OneOf((name,))))
-        if text_or_none("id_prefix", self.id_prefix):
-            found.append(Condition("id", Prefix(str(self.id_prefix))))
+        prefix = text_or_none("id_prefix", self.id_prefix)
+        if prefix:
+            found.append(Condition("id", Prefix(prefix)))
         if self.attributes is not None:
             pairs = attribute_pairs(self.attributes)
             found += [Condition(key, OneOf((value,)), attribute=True) for key, value in pairs]
@@ -108,9 +109,9 @@ def conditions_from(keywords: Mapping[str, Any], call: str) -> Conditions:
     known = [field.name for field in fields(Conditions)]
     for name in keywords:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name[:80], known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"one of {', '.join(known)}"
-            raise UsageError(f"{call}({name}=...) is not a condition", hint=hint)
+            raise UsageError(f"{call}({name:.80}=...) is not a condition", hint=hint)
     return Conditions(**keywords)
 
 

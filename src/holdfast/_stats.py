@@ -15,6 +15,7 @@ from typing import Final
 from holdfast._model.bounds import shown
 from holdfast._model.lifecycle import RunState
 from holdfast._model.runinfo import StateCount
+from holdfast._options import states_of
 from holdfast._store.port import Store, WorkerRow
 from holdfast.errors import UsageError
 
@@ -79,7 +80,12 @@ class Stats:
     ended: tuple[EndedStats, ...] = ()
 
     def count(self, state: str) -> int:
-        """How many runs are in this state."""
+        """How many runs are in this state.
+
+        Raises:
+            UsageError: there is no such state.
+        """
+        states_of(state)
         return sum(row.runs for row in self.runs if row.state == state)
 
 

@@ -80,10 +80,12 @@ class SyncClient:
         self._client: Client | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._pid = 0
 
     def __enter__(self) -> Self:
         if self._loop is not None:
             raise UsageError("this client is open already", hint="open it once, or make another one with app.sync()")
+        self._pid = os.getpid()
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=loop.run_forever, name="holdfast-sync", daemon=True)
         self._thread.start()
@@ -100,6 +102,9 @@ class SyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         client, self._client = self._opened, None
+        if os.getpid() != self._pid:  # the thread and all that is open are the parent's
+            self._loop = self._thread = None
+            return
         try:
             self._wait(client.__aexit__(kind, error, traceback))
         finally:
@@ -164,9 +169,15 @@ class SyncClient:
         if loop is None:
             answer.close()
             raise NotOpen("this client is not open", hint="use it inside `with app.sync() as client:`")
+        if os.getpid() != self._pid:
+            answer.close()
+            raise NotOpen("this client was opened before a fork, by the parent", hint="open another one here")
         if threading.current_thread() is self._thread:
             answer.close()
-            raise UsageError("a blocking call on the client's own event loop would wait for itself")
+            raise UsageError(
+                "a blocking call on the client's own event loop would wait for itself",
+                hint="call it in another thread, or use an app there",
+            )
         return asyncio.run_coroutine_threadsafe(answer, loop).result()
 
     def _end(self) -> None:

@@ -54,12 +54,17 @@ class HoldfastError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _printable(message)
+        self.hint = _printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+def _printable(text: str) -> str:
+    """A message may show what it is about; half a character in that must not keep it from a terminal or a log."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class UsageError(HoldfastError):
@@ -186,7 +191,7 @@ class QueryError(UsageError, ValueError):
 def _marked(text: str, at: int, end: int | None) -> str:
     """The part of a text around a place, with a mark below it."""
     first, last = max(0, at - 50), at + 50
-    shown = "".join(" " if character.isspace() else character for character in text[first:last])
+    shown = "".join(" " if char.isspace() else char if char.isprintable() else "\ufffd" for char in text[first:last])
     marks = "^" * max(1, min(end or at, last) - at)
     before, after = "..." if first else "", "..." if last < len(text) else ""
     return f"  {before}{shown}{after}\n  {' ' * (len(before) + at - first)}{marks}"

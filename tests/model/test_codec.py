@@ -19,7 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast._model.codec import PATH_CHARS_MAX, codec_for, encode_canonical
+from holdfast._model.codec import codec_for
+from holdfast._model.faults import PATH_CHARS_MAX
+from holdfast._model.writing import encode_canonical
 from holdfast.errors import NotDecodable, NotEncodable, UsageError
 
 T = TypeVar("T")
@@ -424,7 +426,7 @@ def test_canonical_text_sorts_sets_and_keys() -> None:
 
 def test_canonical_text_does_not_depend_on_the_hash_seed() -> None:
     program = (
-        "from holdfast._model.codec import encode_canonical as e; import dataclasses as d\n"
+        "from holdfast._model.writing import encode_canonical as e; import dataclasses as d\n"
         "A = d.make_dataclass('A', ['x', 'y'], frozen=True)\n"
         "w = [str(i) for i in range(50)]\n"
         "print(e([set(w), {k: set(w) for k in set(w)}, {*w, 1, None}, {A(k, frozenset(w)) for k in w}]).decode())"

@@ -464,3 +464,12 @@ def test_dying_in_the_middle_of_a_restore_loses_nothing_and_is_noticed(
     assert Path(f"{kept}-wal").read_bytes() == b"its log"
     with pytest.raises(StoreUnsupported, match="2 names"):
         Holdfast(f"sqlite:///{source}").sync().__enter__()
+
+
+def test_a_target_with_two_slashes_at_its_head_is_a_path_and_no_host(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Holdfast(f"sqlite:///{tmp_path / 'a.db'}") as app:
+            copy = await app.backup(f"/{tmp_path / 'copy.db'}")
+            assert copy.path == tmp_path / "copy.db"
+
+    asyncio.run(main())

@@ -17,11 +17,12 @@ from typing import Any, Final
 from holdfast._flow.definitions import Workflow
 from holdfast._flow.history import CANCEL
 from holdfast._flow.loop import ASYNC_HINT
+from holdfast._model.bounds import shown
 from holdfast._model.failures import encode_failure
 from holdfast._model.lifecycle import RunState
 from holdfast._model.payloads import check_payload
 from holdfast._model.records import RunRow
-from holdfast.errors import HoldfastError, NotAllowedInWorkflow, RunTimeout
+from holdfast.errors import NotAllowedInWorkflow, RunTimeout
 
 _ASYNCIO: Final = os.path.dirname(asyncio.__file__)
 
@@ -79,7 +80,7 @@ def conclusion_of(
             output = workflow.result.settle(main.result(), where=place)[0]
             check_payload(output, place, chars_max=payload_max)
             return Conclusion(RunState.SUCCEEDED, output=output)
-    except HoldfastError as unstorable:
+    except Exception as unstorable:  # mostly an error of ours; the value's own code may raise any other
         return Conclusion(RunState.FAILED, error=encode_failure(unstorable, chars_max=payload_max))
     failed_at = _origin_of(error, failures)
     return Conclusion(RunState.FAILED, error=encode_failure(error, chars_max=payload_max), failed_at=failed_at)
@@ -109,12 +110,12 @@ def _is_raised_by_asyncio(error: BaseException) -> bool:
 
 def _refuse_awaitable(result: object, workflow: Workflow[..., Any]) -> None:
     """A `def` workflow that returns an awaitable meant to wait for it, as it would in an `async def` one."""
-    if workflow.is_async or not hasattr(result, "__await__"):
+    if workflow.is_async or not hasattr(type(result), "__await__"):
         return
     if isinstance(result, Coroutine):
         result.close()
     raise NotAllowedInWorkflow(
-        f"{workflow!r}, a `def` function, returned {result!r:.100}, which nobody awaits", hint=ASYNC_HINT
+        f"{workflow!r}, a `def` function, returned {shown(result)}, which nobody awaits", hint=ASYNC_HINT
     )
 
 

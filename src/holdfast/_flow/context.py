@@ -23,9 +23,10 @@ from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
 from holdfast._flow.conclusion import ContinueAsNew
 from holdfast._flow.loop import WorkflowLoop
-from holdfast._model.bounds import shown
+from holdfast._model.bounds import check_text, plain, shown
 from holdfast.errors import NotInRun, UsageError
 
+PATCH_CHARS_MAX = 200
 SLEEP_SECONDS_MAX = 100 * 365 * 86_400.0
 
 
@@ -99,7 +100,7 @@ def sleep(delay: float | timedelta) -> Awaitable[None]:
         raise UsageError(f"sleep({shown(delay)}) must be 0 to {SLEEP_SECONDS_MAX:g} seconds, or such a timedelta")
     activation = _activation()
     if activation is not None:
-        return activation.wait(asyncio.sleep(seconds), f"sleep({delay!r})", sys._getframe(1))  # type: ignore[no-any-return]
+        return activation.wait(asyncio.sleep(seconds), f"sleep({shown(delay)})", sys._getframe(1))  # type: ignore[no-any-return]
     if _get_running_loop() is not None:
         return asyncio.sleep(seconds)
     return _world.block(seconds)
@@ -137,11 +138,12 @@ def patched(name: str) -> bool:
 
     Raises:
         NotInRun: called outside a workflow.
-        UsageError: `name` is not a non-empty string.
+        UsageError: `name` is not a string of 1 to 200 characters.
     """
     if not isinstance(name, str) or not name:
-        raise UsageError(f"patched({shown(name)}) needs a name for the change")
-    return _inside("patched").patched(name)
+        raise UsageError(f"patched({shown(name)}) must be given a name for the change")
+    check_text("patched(...)", name, chars_max=PATCH_CHARS_MAX)
+    return _inside("patched").patched(plain(name))
 
 
 def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, NoReturn, ParamSpec, TypeVar, overload
 
 from holdfast._flow.loop import WorkflowLoop
 from holdfast._model.arguments import Arguments, annotations_of
-from holdfast._model.bounds import shown
+from holdfast._model.bounds import plain, shown
 from holdfast._model.codec import Codec, codec_for
 from holdfast._model.policies import NO_RETRY, Retry
 from holdfast.errors import NotAllowedInWorkflow, UsageError
@@ -233,7 +233,7 @@ def checked_name(kind: str, name: object) -> str:
             f"{shown(name)} cannot name a {kind}: a name has 1 to {NAME_CHARS_MAX} characters without white space",
             hint=f'give one: @{kind}(name="...")',
         )
-    return name
+    return plain(name)
 
 
 def _check_function(kind: str, function: object) -> None:

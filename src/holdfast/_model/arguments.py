@@ -22,7 +22,9 @@ from typing import Any
 
 import msgspec
 
-from holdfast._model.codec import Codec, codec_for, encode_canonical, encode_sorted, refusal
+from holdfast._model.codec import Codec, codec_for
+from holdfast._model.faults import refusal
+from holdfast._model.writing import encode_canonical, encode_sorted
 from holdfast.errors import NotDecodable, NotEncodable, UsageError
 
 FINGERPRINT_CHARS_MAX = 256
@@ -48,6 +50,11 @@ class Arguments:
             UsageError: the function cannot be called like this, or an annotation of it cannot be used.
         """
         plan = self._plan
+        if any(value is _ABSENT for value in (*args, *kwargs.values())):
+            raise NotEncodable(
+                f"{self._name}: msgspec.UNSET cannot be stored: it stands for no value",
+                hint="leave the argument out, or pass None",
+            )
         pieces = [
             slot.head + slot.codec.settle(value, where=slot.name)[0]
             for slot, value in zip(plan.slots, self._bind(plan, args, kwargs), strict=False)

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from holdfast._model.bounds import check_text, shown
+from holdfast._model.bounds import check_text, plain, shown
 from holdfast._model.search import Scalar
 from holdfast.errors import UsageError
 
@@ -51,14 +51,14 @@ def _leaves(attributes: Mapping[Any, Any], above: str, depth: int) -> Iterator[t
     for name, value in attributes.items():
         if not isinstance(name, str) or not name or not name.isprintable():
             raise UsageError(f"attributes: {shown(name)} must be a name of printable characters")
-        key = f"{above}{name}"
+        key = f"{above}{plain(name)}"
         if len(key) > KEY_CHARS_MAX:
             raise UsageError(
                 f"attributes: the name {shown(key)} has {len(key)} characters; the bound is {KEY_CHARS_MAX}"
             )
         if isinstance(value, Mapping):
             if depth == 1:
-                raise UsageError(f"attributes[{shown(key)}] is nested deeper than {DEPTH_MAX} levels")
+                raise UsageError(f"attributes[{shown(key)}] is nested deeper; the bound is {DEPTH_MAX} levels")
             yield from _leaves(value, f"{key}.", depth - 1)
         elif isinstance(value, list | tuple):
             yield from ((key, item) for item in value)
@@ -75,6 +75,7 @@ def _checked(key: str, value: Any) -> Scalar:
         )
     if isinstance(value, str):
         check_text(place, value, chars_max=ATTRIBUTE_CHARS_MAX)
+        return plain(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise UsageError(f"{place}={shown(value)} does not fit 64 bits", hint="store it as text")
-    return int(value) if isinstance(value, bool) else value
+    return int.__index__(value) if isinstance(value, int) else float.__float__(value)

@@ -33,6 +33,11 @@ def is_id(text: object) -> bool:
     return isinstance(text, str) and 1 <= len(text) <= ID_CHARS_MAX and text.isprintable()
 
 
+def plain(text: str) -> str:
+    """The text as a `str` and nothing more: what extends it (an enum, a marked-up text) may print as something else."""
+    return str.__str__(text)
+
+
 def check_whole(options: object, name: str, *, low: int, high: int, none: str = "") -> None:
     """Field `name` of `options` is a whole number from `low` to `high`, or None where `none` says what that means.
 
@@ -77,7 +82,10 @@ def check_text(place: str, text: str, *, chars_max: int) -> None:
     if len(text) > chars_max:
         raise UsageError(f"{place} has {len(text):,} characters; the bound is {chars_max:,}")
     if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-        raise UsageError(f"{place}={shown(text)} holds a lone surrogate, which UTF-8 does not have")
+        raise UsageError(
+            f"{place}={shown(text)} holds a lone surrogate, which UTF-8 does not have",
+            hint="leave it out, or encode the text in another way",
+        )
 
 
 def _misfit(options: object, name: str, wanted: str) -> UsageError:

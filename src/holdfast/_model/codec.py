@@ -11,8 +11,9 @@ One encoder serves every annotation, since the value's own type decides how it i
 made once per annotation. Finding out *why* a value was refused is slow, and happens only after the fast
 way failed. pydantic is never imported: a value or annotation of a pydantic class means that it is loaded.
 
-Known limits, all of JSON or of ISO 8601: a time zone comes back as its UTC offset in whole minutes, an
-instance of a subclass as the annotated class, and without an annotation a tuple as a list.
+Known limits, all of JSON or of ISO 8601: a time zone comes back as its UTC offset (one with seconds is
+refused), an instance of a subclass as the annotated class, and without an annotation a tuple as a list and
+a key that is a number as text (two keys of one text are refused).
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false, reportUnknownMemberType=false
@@ -24,31 +25,40 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from holdfast._model.bounds import shown
+from holdfast._model.faults import SCALARS, has_non_finite, has_odd_offset, refusal, refuse_like_keys, shorten
+from holdfast._model.writing import (
+    dump_options,
+    encode_plain,
+    is_model_class,
+    name_of,
+    one_line,
+    told,
+    validate_options,
+)
 from holdfast.errors import NotDecodable, NotEncodable, UsageError
 
 T = TypeVar("T")
 
 CODECS_CACHED_MAX = 4096
-LEVELS_MAX = 1000
-PATH_CHARS_MAX = 200
 
-_HINT = "annotate it with a type that JSON can carry, return JSON-able data, or convert it in the step"
 _HINT_CLASS = "use a dataclass, a msgspec.Struct or a pydantic model, or convert it in the step"
 _UNTYPED: tuple[Any, ...] = (inspect.Parameter.empty, object, typing.NoReturn, typing.Never)
-_SCALARS: frozenset[type] = frozenset({str, int, float, bool, type(None)})
+_OFFSET = re.compile(r':[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})"')
+"""The end of an instant with a time zone: mostly there is none, and values need not be looked through."""
 
 
 class Codec(Generic[T]):
     """Writes and reads the values of one annotation. Get one from `codec_for`; safe to share between threads."""
 
-    __slots__ = ("_decode", "_encode", "_exact", "annotation")
+    __slots__ = ("_decode", "_encode", "_exact", "_loose", "annotation")
 
     def __init__(
         self,
@@ -57,11 +67,13 @@ class Codec(Generic[T]):
         encode: Callable[[T], bytes],
         decode: Callable[[str], T],
         exact: frozenset[type],
+        loose: bool,
     ) -> None:
         self.annotation = annotation
         self._encode = encode
         self._decode = decode
         self._exact = exact
+        self._loose = loose
 
     def encode(self, value: T, *, where: str = "value") -> str:
         """The value as compact JSON text, dictionaries in the order they were filled.
@@ -75,7 +87,9 @@ class Codec(Generic[T]):
         """
         try:
             text = self._encode(value).decode()
-            lossy = "null" in text and _has_non_finite(value)
+            lossy = ("null" in text and has_non_finite(value)) or (
+                type(value) not in SCALARS and _OFFSET.search(text) is not None and has_odd_offset(value)
+            )
         except Exception as error:
             raise refusal(value, where, error) from error
         if lossy:
@@ -93,7 +107,7 @@ class Codec(Generic[T]):
         except Exception as error:
             path, reason = self._misfit(text, where, error)
             raise NotDecodable(
-                f"{path} does not fit {_name_of(self.annotation)}: {reason}",
+                f"{path} does not fit {name_of(self.annotation)}: {reason}",
                 path=path,
                 hint="start again with a right value; or, if the code has changed since, widen the annotation",
             ) from error
@@ -108,25 +122,36 @@ class Codec(Generic[T]):
         if type(value) in self._exact:
             return text, value
         try:
-            return text, self._decode(text)
+            settled = self._decode(text)
+            lost = text.count('":') if self._loose else 0
+            lost = lost and lost - self._encode(settled).count(b'":')
         except Exception as error:
             path, reason = self._misfit(text, where, error)
             raise NotEncodable(
-                f"{path} does not fit its annotation {_name_of(self.annotation)}: {reason}"
-                f" (the value is a {_name_of(type(value))})",
+                f"{path} does not fit its annotation {name_of(self.annotation)}: {reason}"
+                f" (the value is a {name_of(type(value))})",
                 path=path,
                 hint="correct the annotation or the value",
             ) from error
+        if lost:
+            refuse_like_keys(value, where)
+        if type(settled) is float and type(value) is int and settled != value:
+            raise NotEncodable(
+                f"{where} does not fit its annotation float: no float is exactly {shown(value)}",
+                path=where,
+                hint="annotate it with int",
+            )
+        return text, settled
 
     def _misfit(self, text: str, where: str, error: Exception) -> tuple[str, str]:
         """Where in the text it does not fit, and why."""
         if isinstance(error, RecursionError):
             return where, "nested too deeply"
-        reason, _, place = str(error).partition(" - at `")
+        reason, _, place = told(error).partition(" - at `")
         steps = re.findall(r"\.[^.\[\]`]+|\[[^\]]*\]", place.partition("$")[2].rstrip("`"))
         with suppress(Exception):  # the anonymous path is still true, and the error that counts is the caller's
             steps = self._name_keys(text, steps, str(error))
-        return _shorten(where + "".join(steps)), reason or type(error).__name__
+        return shorten(where + "".join(steps)), reason or type(error).__name__
 
     def _name_keys(self, text: str, steps: list[str], failure: str) -> list[str]:
         """msgspec writes ``[...]`` for any key of a dictionary: find which, by leaving only one key at a time."""
@@ -170,9 +195,9 @@ def codec_for(annotation: object = Any) -> Codec[Any]:
     """
     try:
         return _cached_codec(annotation)
-    except TypeError as error:
-        if isinstance(error, NotEncodable):
-            raise
+    except UsageError:
+        raise
+    except Exception:
         return _make_codec(annotation)  # unhashable, such as `Annotated[int, []]`
 
 
@@ -182,47 +207,54 @@ def _cached_codec(annotation: object) -> Codec[Any]:
 
 
 def _make_codec(annotation: object) -> Codec[Any]:
-    if annotation in _UNTYPED:
+    if any(annotation is each for each in _UNTYPED):
         annotation = Any
     if annotation is Any:
-        return Codec(annotation, encode=encode_plain, decode=msgspec.json.decode, exact=_SCALARS)
+        return Codec(annotation, encode=encode_plain, decode=msgspec.json.decode, exact=SCALARS, loose=True)
     try:
-        exact = _check_type(annotation)
+        exact, loose = _check_type(annotation)
         decode = _decoder_of(annotation)
-    except (TypeError, NameError, RecursionError) as error:
+    except Exception as error:  # mostly of msgspec; an annotation may be any object, with code of its own
         if isinstance(error, NotEncodable):
             raise
         adapted = _pydantic_codec(annotation)
         if adapted is not None:
             return adapted
         raise UsageError(
-            f"the annotation {_name_of(annotation)} cannot be used for stored values: {error}",
+            f"the annotation {name_of(annotation)} cannot be used for stored values: {told(error)}",
             hint="for a union of classes use tagged msgspec structs: `class A(Struct, tag=True)`",
         ) from error
-    return Codec(annotation, encode=encode_plain, decode=decode, exact=exact)
+    return Codec(annotation, encode=encode_plain, decode=decode, exact=exact, loose=loose)
 
 
 def _decoder_of(annotation: object) -> Callable[[str], Any]:
-    if _is_model_class(annotation):
-        return partial(cast("Any", annotation).model_validate_json, **_validate_options())
+    if is_model_class(annotation):
+        return partial(cast("Any", annotation).model_validate_json, **validate_options())
     return msgspec.json.Decoder(cast("Any", annotation), dec_hook=_revive).decode
 
 
-def _check_type(annotation: object) -> frozenset[type]:
-    """Refuses classes that msgspec does not know; returns the scalar types that need no second look."""
+def _check_type(annotation: object) -> tuple[frozenset[type], bool]:
+    """Refuses classes that msgspec does not know.
+
+    Returns:
+        The scalar types that need no second look, and whether dictionaries may have two keys that become one text.
+    """
     from msgspec import inspect as types
 
     shape = types.type_info(cast("Any", annotation))
+    loose = False
     for node in _type_nodes(shape):
-        if isinstance(node, types.CustomType) and node.cls is not object and not _is_model_class(node.cls):
+        loose = loose or isinstance(node, types.AnyType | types.CustomType)
+        loose = loose or (isinstance(node, types.DictType) and not isinstance(node.key_type, types.StrType))
+        if isinstance(node, types.CustomType) and node.cls is not object and not is_model_class(node.cls):
             raise NotEncodable(
-                f"values of {_name_of(node.cls)} cannot be stored (in the annotation {_name_of(annotation)})",
+                f"values of {name_of(node.cls)} cannot be stored (in the annotation {name_of(annotation)})",
                 hint=_HINT_CLASS,
             )
     plain = [(types.StrType(), str), (types.IntType(), int), (types.FloatType(), float)]
     plain += [(types.BoolType(), bool), (types.NoneType(), type(None))]
     members = shape.types if isinstance(shape, types.UnionType) else (shape,)
-    return frozenset(kind for unbounded, kind in plain if unbounded in members)
+    return frozenset(kind for unbounded, kind in plain if unbounded in members), loose
 
 
 def _type_nodes(shape: object) -> Iterator[object]:
@@ -242,35 +274,17 @@ def _type_nodes(shape: object) -> Iterator[object]:
 # --- pydantic, without importing it
 
 
-def _is_model_class(kind: object) -> bool:
-    module = sys.modules.get("pydantic.main")
-    return module is not None and isinstance(kind, type) and issubclass(kind, module.BaseModel)
-
-
-@lru_cache(maxsize=1)
-def _by_name() -> bool:
-    """Whether this pydantic can write and read by field name whatever the aliases say (2.11 and later)."""
-    return "by_name" in inspect.signature(sys.modules["pydantic.main"].BaseModel.model_validate_json).parameters
-
-
-def _validate_options() -> dict[str, bool]:
-    return {"by_alias": False, "by_name": True} if _by_name() else {}
-
-
-def _dump_options() -> dict[str, bool]:
-    return {"by_alias": not _by_name(), "round_trip": True, "warnings": False}
-
-
 def _pydantic_codec(annotation: object) -> Codec[Any] | None:
     """For what only pydantic can tell apart, such as a union of its models; None when there is no model in it."""
-    if not any(_is_model_class(part) for part in _annotation_parts(annotation)):
+    if not any(is_model_class(part) for part in _annotation_parts(annotation)):
         return None
     adapter: Any = sys.modules["pydantic"].TypeAdapter(annotation)
     return Codec(
         annotation,
-        encode=partial(adapter.dump_json, **_dump_options()),
-        decode=partial(adapter.validate_json, **_validate_options()),
+        encode=partial(adapter.dump_json, **dump_options()),
+        decode=partial(adapter.validate_json, **validate_options()),
         exact=frozenset(),
+        loose=True,
     )
 
 
@@ -285,215 +299,6 @@ def _revive(kind: Any, raw: Any) -> Any:
     if kind is object:
         return raw
     try:
-        return kind.model_validate_json(msgspec.json.encode(raw), **_validate_options())
+        return kind.model_validate_json(msgspec.json.encode(raw), **validate_options())
     except ValueError as error:
-        raise ValueError(_one_line(error)) from error
-
-
-def _one_line(error: ValueError) -> str:
-    """The first complaint of a pydantic ValidationError: `price: Input should be ...`."""
-    if not hasattr(error, "errors"):
-        return str(error)
-    first: dict[str, Any] = cast("Any", error).errors(include_url=False, include_context=False)[0]
-    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-
-
-# --- writing
-
-
-def _simplify(value: Any) -> Any:
-    """msgspec's way to ask for a class that it does not know."""
-    if _is_model_class(type(value)):
-        return msgspec.Raw(value.model_dump_json(**_dump_options()).encode())
-    return _simplify_scalar(value)
-
-
-def _simplify_canonical(value: Any) -> Any:
-    if _is_model_class(type(value)):
-        try:
-            return msgspec.Raw(encode_sorted(value.model_dump(**_dump_options())))
-        except Exception:  # a field that only pydantic can write; its sets then keep their order
-            return value.model_dump(mode="json", **_dump_options())
-    return _simplify_scalar(value)
-
-
-def _simplify_scalar(value: Any) -> Any:
-    """Subclasses of scalars (numpy.float64, markupsafe.Markup, ...) are written as what they extend."""
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int.__index__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    raise TypeError(f"a {_name_of(type(value))} has no form in JSON")
-
-
-encode_plain: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_simplify).encode
-encode_sorted: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_simplify_canonical, order="deterministic").encode
-
-
-def encode_canonical(value: Any) -> bytes:
-    """JSON that is the same for equal values in every process: sets and dictionary keys are sorted.
-
-    It is for comparing, not for reading back. Only a set whose members hold sets themselves keeps an order
-    that depends on the process.
-    """
-    try:
-        return encode_sorted(value)
-    except TypeError:  # keys that are not text, or members of a set that do not compare: order them by their text
-        return encode_sorted(_ordered(value, 0))
-
-
-def _ordered(value: Any, level: int) -> Any:
-    """The value with every set and dictionary replaced by one that `encode_sorted` can write."""
-    if level > LEVELS_MAX // 4:
-        raise RecursionError("nested too deeply")
-    if isinstance(value, dict):
-        return {_key_text(key): _ordered(child, level + 1) for key, child in value.items()}
-    if isinstance(value, set | frozenset):
-        texts = sorted(encode_sorted(_ordered(child, level + 1)) for child in value)
-        return msgspec.Raw(b"[" + b",".join(texts) + b"]")
-    if isinstance(value, list | tuple):
-        return [_ordered(child, level + 1) for child in value]
-    if _has_fields(type(value)):
-        return {suffix[1:]: _ordered(child, level + 1) for suffix, child in _children(value)}
-    return value
-
-
-def _key_text(key: Any) -> str:
-    (text,) = msgspec.json.decode(encode_plain({key: None}), type=dict[str, None])
-    return text
-
-
-# --- why not? (slow, only after a failure)
-
-
-def refusal(value: object, where: str, error: Exception | None) -> NotEncodable:
-    """The error that tells which part of a value cannot be written.
-
-    `error` is what the encoder said; None when it wrote `null` for a float that JSON does not have.
-    """
-    path, reason = _find_fault(value, where) or (where, _reason(error))
-    path = _shorten(path)
-    hint = "was an `await` forgotten?" if hasattr(value, "__await__") else _HINT
-    return NotEncodable(f"{path} cannot be stored: {reason}", path=path, hint=hint)
-
-
-def _reason(error: Exception | None) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(error, UnicodeEncodeError):
-        return "its text holds a lone surrogate, which UTF-8 does not have"
-    return _one_line(error) if isinstance(error, ValueError) else str(error)
-
-
-def _find_fault(value: object, where: str) -> tuple[str, str] | None:
-    """The first part that cannot be written, depth first and without recursion."""
-    waiting: list[Iterator[tuple[str, object]]] = [iter([(where, value)])]
-    trail: list[str] = []
-    above: list[int] = []
-    while waiting:
-        step = next(waiting[-1], None)
-        if step is None:
-            waiting.pop()
-            if trail:
-                trail.pop()
-                above.pop()
-            continue
-        suffix, part = step
-        reason = "it contains itself" if id(part) in above else _fault_of(part, len(waiting))
-        if reason is not None:
-            return "".join(trail) + suffix, reason
-        if _is_container(part):
-            trail.append(suffix)
-            above.append(id(part))
-            waiting.append(_children(part))
-    return None
-
-
-def _fault_of(part: object, level: int) -> str | None:
-    """What is wrong with this part, its children left aside."""
-    if level > LEVELS_MAX:
-        return f"it is nested more than {LEVELS_MAX} levels deep"
-    if isinstance(part, float) and part - part != 0.0:
-        return f"JSON has no {float.__repr__(part)}"
-    try:
-        if isinstance(part, dict):
-            _key_fault_probe(part)
-        elif _is_model_class(type(part)) or not _is_container(part):
-            encode_plain(part)
-    except Exception as error:  # it is the answer
-        return _reason(error)
-    return None
-
-
-def _key_fault_probe(part: dict[Any, Any]) -> None:
-    for key in part:
-        try:
-            encode_plain({key: None})
-        except TypeError as error:
-            raise TypeError(f"its key {key!r:.100} is a {_name_of(type(key))}, and JSON keys are text") from error
-
-
-def _has_non_finite(value: Any) -> bool:
-    """Whether msgspec wrote `null` for a NaN or an infinity in here."""
-    kind = type(value)
-    if kind is float:
-        return bool(value - value != 0.0)
-    if kind in _SCALARS:
-        return False
-    if isinstance(value, dict):
-        return any(map(_has_non_finite, value.values()))
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(map(_has_non_finite, value))
-    if isinstance(value, float):
-        return _has_non_finite(float.__float__(value))
-    return _has_fields(type(value)) and any(_has_non_finite(getattr(value, name, None)) for name in _field_names(value))
-
-
-def _is_container(value: object) -> bool:
-    return isinstance(value, dict | list | tuple | set | frozenset) or _has_fields(type(value))
-
-
-def _kind_has_fields(kind: type) -> bool:
-    known = (
-        hasattr(kind, "__dataclass_fields__") or hasattr(kind, "__struct_fields__") or hasattr(kind, "__attrs_attrs__")
-    )
-    return known or _is_model_class(kind)
-
-
-_has_fields: Callable[[type], bool] = lru_cache(maxsize=CODECS_CACHED_MAX)(_kind_has_fields)
-
-
-def _children(value: Any) -> Iterator[tuple[str, object]]:
-    """The parts of a container, each with what it adds to the path."""
-    if isinstance(value, dict):
-        return ((f"[{key!r:.100}]", child) for key, child in value.items())
-    if isinstance(value, tuple) and hasattr(type(value), "_fields"):
-        return ((f".{name}", child) for name, child in zip(cast("Any", value)._fields, value, strict=False))
-    if isinstance(value, list | tuple):
-        return ((f"[{index}]", child) for index, child in enumerate(value))
-    if isinstance(value, set | frozenset):
-        return (("[...]", child) for child in value)
-    return ((f".{name}", getattr(value, name)) for name in _field_names(value) if hasattr(value, name))
-
-
-def _field_names(value: Any) -> Iterable[str]:
-    kind = type(value)
-    if hasattr(kind, "__dataclass_fields__"):
-        return cast("dict[str, object]", kind.__dataclass_fields__)
-    if isinstance(value, msgspec.Struct):
-        return value.__struct_fields__
-    if _is_model_class(kind):
-        return [*vars(value), *(value.model_extra or ())]
-    return [attribute.name for attribute in kind.__attrs_attrs__]
-
-
-def _name_of(kind: object) -> str:
-    if not isinstance(kind, type) or typing.get_args(kind):
-        return repr(kind)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _shorten(path: str) -> str:
-    return path if len(path) <= PATH_CHARS_MAX else f"{path[: PATH_CHARS_MAX - 60]}…{path[-59:]}"
+        raise ValueError(one_line(error)) from error

@@ -242,9 +242,14 @@ def _message(error: BaseException) -> str:
     return _cut(_text_of(error), TEXT_CHARS_MAX)
 
 
-def _text_of(value: object) -> str:
+def said(error: BaseException, *, as_repr: bool = False) -> str:
+    """What an exception says, in at most 1,000 characters; whatever it is, this does not fail."""
+    return _cut(_text_of(error, renders=(repr,) if as_repr else (str, repr)), CAUSE_CHARS_MAX)
+
+
+def _text_of(value: object, *, renders: tuple[Callable[[object], str], ...] = (str, repr)) -> str:
     """`str()` that cannot fail. BaseException, since `__str__` is foreign code and this is already the way out."""
-    for render in (str, repr):
+    for render in renders:
         try:
             return _clean(render(value))
         except BaseException:  # see above

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from holdfast._model.bounds import check_number
+from holdfast._model.bounds import check_number, shown
 from holdfast.errors import UsageError
 
 DELAY_SECONDS_MAX = 365 * 86_400.0
@@ -42,7 +42,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or isinstance(self.attempts, bool) or self.attempts < 1:
-            raise UsageError(f"Retry(attempts={self.attempts!r}) must be a whole number of at least 1")
+            raise UsageError(f"Retry(attempts={shown(self.attempts)}) must be a whole number of at least 1")
         check_number(self, "first_delay", low=0, high=DELAY_SECONDS_MAX)
         check_number(self, "factor", low=1, high=1000)
         check_number(self, "max_delay", low=0, high=DELAY_SECONDS_MAX)
@@ -67,7 +67,7 @@ class Retry:
 def _are_exceptions(name: str, value: object) -> None:
     classes = value if isinstance(value, tuple) else (value,)
     if not isinstance(value, tuple) or not all(isinstance(c, type) and issubclass(c, BaseException) for c in classes):
-        raise UsageError(f"Retry({name}={value!r}) must be a tuple of exception classes")
+        raise UsageError(f"Retry({name}={shown(value)}) must be a tuple of exception classes")
 
 
 NO_RETRY = Retry(attempts=1)

@@ -82,7 +82,7 @@ def parse(text: str) -> Query:
     if not isinstance(text, str):
         raise UsageError(f"where={shown(text)} must be a string", hint="such as 'state:failed customer:42'")
     if len(text) > QUERY_CHARS_MAX:
-        raise UsageError(f"a query of {len(text):,} characters is too long; the bound is {QUERY_CHARS_MAX:,}")
+        raise UsageError(f"where=... has {len(text):,} characters; the bound is {QUERY_CHARS_MAX:,}")
     for place, character in enumerate(text):
         if not character.isprintable() and not character.isspace():
             raise QueryError(f"{character!r} cannot be part of a query", query=text, at=place, hint="leave it out")

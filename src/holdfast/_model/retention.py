@@ -122,8 +122,11 @@ def _check_workflows(value: object) -> None:
             raise UsageError(f"Retention(workflows=...): {shown(name)} must be a workflow's name")
         if own is not None and not isinstance(own, Retention):
             raise UsageError(
-                f"Retention(workflows={{{name!r}: {shown(own)}}}) must be a Retention, or None for ever",
+                f"Retention(workflows={{{shown(name)}: {shown(own)}}}) must be a Retention, or None for ever",
                 hint="for example Retention(succeeded=timedelta(days=365))",
             )
         if own is not None and own.workflows:
-            raise UsageError(f"Retention(workflows={{{name!r}: ...}}) has workflows of its own, which mean nothing")
+            raise UsageError(
+                f"Retention(workflows={{{shown(name)}: ...}}) has workflows of its own, which mean nothing",
+                hint="leave them out there",
+            )

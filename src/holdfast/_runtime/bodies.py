@@ -43,12 +43,12 @@ from typing import Any
 
 from holdfast._flow.calls import StepCall, StepOutcome
 from holdfast._flow.context import executing
-from holdfast._model.failures import decode_failure, encode_failure
+from holdfast._model.failures import decode_failure, encode_failure, said
 from holdfast._model.payloads import check_payload
 from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.threads import Job, StepThreads
 from holdfast._world import World
-from holdfast.errors import HoldfastError, StepFailed, StepTimeout
+from holdfast.errors import HoldfastError, NotEncodable, StepFailed, StepTimeout
 
 
 class Body(StepOutcome):
@@ -306,6 +306,8 @@ class Bodies:
             check_payload(body.output, step.result_place, chars_max=self._payload_max)
         except HoldfastError as error:  # the body has done its work: another attempt would do it twice
             self._set_error(body, error)
+        except Exception as error:  # foreign code of the value; without an outcome its run would never end
+            self._set_error(body, NotEncodable(f"{step.result_place} cannot be stored: {type(error).__name__}"))
         else:
             body.error = None
             body.finished_at = self._now_us()
@@ -337,8 +339,9 @@ def _cancelled(call: StepCall, error: asyncio.CancelledError, task: BodyTask | N
         reason = "cancelled itself: code of the step called cancel() on its own task"
     else:
         reason = "ended in a CancelledError that nobody asked for: it raised it, or awaited something cancelled"
+    words = said(error) if error.args else ""
     failure = StepFailed(
-        f"step {call.step.name!r}, attempt {call.attempts}, {reason}{f' ({error})' if str(error) else ''}",
+        f"step {call.step.name!r}, attempt {call.attempts}, {reason}{f' ({words})' if words else ''}",
         type_name="asyncio.exceptions:CancelledError",
         hint="catch it in the step, and raise an error that says what is wrong",
     )

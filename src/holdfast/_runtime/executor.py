@@ -51,10 +51,10 @@ from holdfast._runtime.events import ENGINE_LOG, Event, Events
 from holdfast._runtime.liverun import LiveRun, WorkflowCode, keep_generator
 from holdfast._runtime.options import ExecutorOptions
 from holdfast._runtime.timers import Target, Timers
-from holdfast._runtime.told import log_blocked, log_failed, log_failure, log_unhandled
+from holdfast._runtime.told import log_blocked, log_defect, log_failed, log_failure, log_unhandled
 from holdfast._store.journal import Journal
 from holdfast._world import World
-from holdfast.errors import HoldfastError, InternalError, NondeterminismError
+from holdfast.errors import HoldfastError, NondeterminismError
 
 REPLAY_CHUNK: Final = 500
 """Entries replayed before other work gets a turn."""
@@ -137,11 +137,13 @@ class Executor:
                 activation.begin()
         except HoldfastError as error:  # the stored input does not fit this code's signature; other code's it may
             self._block(run, error)
-            return
-        if history:
-            self._replay(run, activation.replay(chunk=REPLAY_CHUNK))
+        except Exception as error:
+            self._defect(run, error)
         else:
-            self._ready(run)
+            if history:
+                self._replay(run, activation.replay(chunk=REPLAY_CHUNK))
+            else:
+                self._ready(run)
 
     def _replay(self, run: LiveRun, replay: Iterator[None]) -> None:
         if run.gone:
@@ -197,9 +199,9 @@ class Executor:
 
     def _defect(self, run: LiveRun, error: Exception) -> None:
         """Our own code failed over one run: set that aside, go on with the others."""
-        ENGINE_LOG.exception("a defect while executing run %s; please report it", run.row.id)
+        defect = log_defect(run.row, error)
         if not run.gone:
-            self._block(run, InternalError(f"{type(error).__name__}: {error}", hint="please report this"))
+            self._block(run, defect)
 
     def _take(self, body: Body) -> None:
         run: LiveRun = body.run

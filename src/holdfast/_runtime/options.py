@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from holdfast._model.bounds import check_kind, check_number, check_whole
+from holdfast._model.bounds import check_kind, check_number, check_whole, shown
 from holdfast._model.retention import Retention
 from holdfast.errors import UsageError
 
@@ -100,7 +100,7 @@ class WorkerOptions:
         check_number(self, "blocked_after", low=0.01, high=DAY_SECONDS)
         if self.retention is not None and not isinstance(self.retention, Retention):
             raise UsageError(
-                f"WorkerOptions(retention={self.retention!r:.80}) must be a Retention, or None: keep all",
+                f"WorkerOptions(retention={shown(self.retention)}) must be a Retention, or None: keep all",
                 hint="for example Retention(succeeded=timedelta(days=7))",
             )
         check_whole(self, "poison_after", low=1, high=COUNT_MAX, none="never")

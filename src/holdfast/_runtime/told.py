@@ -8,10 +8,11 @@ from typing import Final
 
 from holdfast._flow.activation import Activation
 from holdfast._flow.calls import StepCall
-from holdfast._model.failures import told, traceback_of
+from holdfast._model.failures import said, told, traceback_of
 from holdfast._model.records import RunRow
 from holdfast._runtime.events import ENGINE_LOG, RUN_LOG, log_fields
 from holdfast._runtime.liverun import LiveRun
+from holdfast.errors import InternalError
 
 STEPS_NAMED_MAX: Final = 3
 
@@ -20,7 +21,8 @@ def log_failure(row: RunRow, call: StepCall, error: BaseException, *, again: boo
     """An attempt of a step failed."""
     fields = log_fields(row.id, row.workflow, call.step.name, call.attempts)
     verdict = "will be tried again" if again else "failed"
-    RUN_LOG.warning("step %s of run %s %s: %r", call.step.name, row.id, verdict, error, extra=fields)
+    what = said(error, as_repr=True)
+    RUN_LOG.warning("step %s of run %s %s: %s", call.step.name, row.id, verdict, what, extra=fields)
 
 
 def log_failed(row: RunRow, error: str) -> None:
@@ -46,6 +48,12 @@ def log_cleared(row: RunRow) -> None:
     """A suspect has lived on."""
     told = "run %s of %s goes on like any other: its process has lived on with it"
     RUN_LOG.info(told, row.id, row.workflow, extra=log_fields(row.id, row.workflow))
+
+
+def log_defect(row: RunRow, error: Exception) -> InternalError:
+    """Our own code failed over a run; what to block the run with."""
+    ENGINE_LOG.error("a defect while executing run %s; please report it", row.id, exc_info=error)
+    return InternalError(f"{type(error).__name__}: {said(error)}", hint="please report this")
 
 
 def log_poisoned(run_id: str, workflow: str, crashes: int) -> None:

@@ -93,8 +93,11 @@ def back_up(
         StoreFull: no room; nothing is left behind.
         StoreCorrupt: the copy is damaged, and so the source is.
     """
-    target = Path(os.path.abspath(target))
-    _check_target(source, target, force=force)
+    target = Path(f"/{os.path.abspath(target).lstrip('/')}")  # "//name" is a path, but in a URI a host
+    try:
+        _check_target(source, target, force=force)
+    except OSError as error:
+        raise StoreUnavailable(f"cannot look at {target}: {error.strerror}", hint="choose another path") from error
     with Draft(target) as draft:
         counts = draft.fill(snapshot, source, progress=progress, stop=stop)
         _refuse_existing(target, force=force)

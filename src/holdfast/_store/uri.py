@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 from urllib.parse import unquote
 
+from holdfast._model.bounds import shown
 from holdfast.errors import MissingExtra, UsageError
 
 Synchronous: TypeAlias = Literal["full", "normal"]
 
 BUSY_TIMEOUT_SECONDS_MAX: Final = 3600.0
+WORD_CHARS_MAX: Final = 80
 _SYNCHRONOUS: Final[tuple[Synchronous, ...]] = get_args(Synchronous)
 _PASSWORD: Final = re.compile(r":[^:@/]*@")
 _POSTGRES: Final = ("postgresql", "postgres")
@@ -54,8 +56,8 @@ def parse(uri: str) -> SqliteUri:
     """
     scheme, colon, rest = uri.partition("://")
     if not colon:
-        shown = without_password(uri)
-        raise UsageError(f"{shown!r} is not a database URI", hint=f"write sqlite:///{shown}")
+        known = without_password(uri)
+        raise UsageError(f"{shown(known)} is not a database URI", hint=f"write sqlite:///{known[:WORD_CHARS_MAX]}")
     _check_scheme(scheme.lower())
     location, _, query = rest.partition("?")
     return _with_options(SqliteUri(path=_path(location, uri)), query)
@@ -71,7 +73,7 @@ def _check_scheme(scheme: str) -> None:
         raise MissingExtra("this release of holdfast keeps its runs in SQLite only", hint="use sqlite:///holdfast.db")
     if scheme != "sqlite":
         hint = _did_you_mean(scheme, ["sqlite", "postgresql"]) or "write sqlite:///holdfast.db"
-        raise UsageError(f"unknown database {scheme!r}", hint=hint)
+        raise UsageError(f"unknown database {shown(scheme)}", hint=hint)
 
 
 def _path(location: str, uri: str) -> Path | None:
@@ -79,12 +81,12 @@ def _path(location: str, uri: str) -> Path | None:
         return None
     if not location.startswith("/"):
         raise UsageError(
-            f"{without_password(uri)!r} names a host, and SQLite has none",
-            hint=f"three slashes for a relative path: sqlite:///{without_password(location)}",
+            f"{shown(without_password(uri))} names a host, and SQLite has none",
+            hint=f"three slashes for a relative path: sqlite:///{without_password(location)[:WORD_CHARS_MAX]}",
         )
     path = unquote(location[1:], errors="surrogateescape")
     if not path or "\0" in path or _has_no_bytes(path):
-        raise UsageError(f"{without_password(uri)!r} names no file", hint="write sqlite:///holdfast.db")
+        raise UsageError(f"{shown(without_password(uri))} names no file", hint="write sqlite:///holdfast.db")
     return Path(path)
 
 
@@ -103,7 +105,7 @@ def _with_options(parsed: SqliteUri, query: str) -> SqliteUri:
         name, _, value = part.partition("=")
         if name not in _OPTIONS:
             hint = _did_you_mean(name, _OPTIONS) or f"there are {' and '.join(sorted(_OPTIONS))}"
-            raise UsageError(f"unknown database option {without_password(name)!r}", hint=hint)
+            raise UsageError(f"unknown database option {shown(without_password(name))}", hint=hint)
         if name in seen:
             raise UsageError(f"database option {name!r} is given twice", hint="keep one of them")
         seen.add(name)
@@ -118,7 +120,7 @@ def _set_synchronous(parsed: SqliteUri, value: str) -> SqliteUri:
     hint = _did_you_mean(value.lower(), _SYNCHRONOUS) or "it is full or normal"
     if value.lower() == "off":
         hint = "off corrupts the database in a power cut; normal is the fastest that does not"
-    raise UsageError(f"synchronous={value!r} is not possible", hint=hint)
+    raise UsageError(f"synchronous={shown(value)} is not possible", hint=hint)
 
 
 def _set_busy_timeout(parsed: SqliteUri, value: str) -> SqliteUri:
@@ -128,7 +130,7 @@ def _set_busy_timeout(parsed: SqliteUri, value: str) -> SqliteUri:
         seconds = -1.0
     if not 0 < seconds <= BUSY_TIMEOUT_SECONDS_MAX:
         raise UsageError(
-            f"busy_timeout={value!r} is not possible",
+            f"busy_timeout={shown(value)} is not possible",
             hint=f"seconds, more than 0 and at most {BUSY_TIMEOUT_SECONDS_MAX:.0f}",
         )
     return replace(parsed, busy_timeout=seconds)
@@ -141,5 +143,5 @@ _OPTIONS: Final[dict[str, Callable[[SqliteUri, str], SqliteUri]]] = {
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    matches = get_close_matches(word, list(known), n=1)
+    matches = get_close_matches(word[:WORD_CHARS_MAX], list(known), n=1)
     return f"did you mean {matches[0]}?" if matches else ""

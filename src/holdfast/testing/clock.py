@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from holdfast._app import Holdfast
-from holdfast._model.bounds import shown
+from holdfast._model.bounds import plain, shown
 from holdfast._runtime.options import WorkerOptions
 from holdfast._world import SystemWorld
 from holdfast.errors import UsageError
@@ -80,7 +80,11 @@ class Clock:
         Raises:
             UsageError: a source or an option is wrong.
         """
-        file = self._folder / "holdfast.db" if path is None else Path(path)
+        if path is not None and not isinstance(path, str | Path):
+            raise UsageError(
+                f"clock.app(path={shown(path)}) must be the path of a file", hint='such as tmp_path / "a.db"'
+            )
+        file = self._folder / "holdfast.db" if path is None else Path(plain(path) if isinstance(path, str) else path)
         app = ClockApp(
             f"sqlite:///{file.absolute()}?synchronous=normal",
             world=self._world,
@@ -107,6 +111,8 @@ def play(main: Callable[[Clock], Coroutine[Any, Any, T]], *, start: datetime = S
         raise UsageError(f"play({shown(main)}) takes a function of the clock", hint="async def main(clock): ...")
     if not isinstance(start, datetime) or start.tzinfo is None:
         raise UsageError(f"play(start={shown(start)}) must be an aware datetime", hint="datetime(..., tzinfo=UTC)")
+    if type(seed) is not int:
+        raise UsageError(f"play(seed={shown(seed)}) must be a whole number")
     with (
         tempfile.TemporaryDirectory(prefix="holdfast-play-") as folder,
         Player(Path(folder), start=start, seed=seed) as player,
@@ -221,6 +227,7 @@ def is_loop_running() -> bool:
 
 def _seconds(span: object) -> float:
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise UsageError(f"advance({shown(span)}) must be a timedelta or seconds, 0 or more")
+    limit = YEARS_MAX.total_seconds()
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= limit:
+        raise UsageError(f"advance({shown(span)}) must be a timedelta or seconds, 0 to {limit:g} (ten years)")
     return float(seconds)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from holdfast._flow.definitions import Workflow
-from holdfast._model.bounds import shown
+from holdfast._model.bounds import check_kind, check_number, check_whole, shown
 from holdfast._run import Run
 from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import parse
@@ -82,6 +82,20 @@ class CrashOptions:
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     only: str | None = None
     tell: Callable[[str], object] | None = None
+
+    def __post_init__(self) -> None:
+        check_whole(self, "seed", low=-(2**63), high=2**63 - 1)
+        check_kind(self, "batched", bool)
+        check_kind(self, "parked", bool)
+        check_kind(self, "may_fail", bool)
+        check_whole(self, "points_max", low=1, high=1_000_000)
+        check_number(self, "seconds_max", low=0, high=100 * 366 * 86_400.0)
+        for name in ("meanwhile", "same", "around", "tell"):
+            value = getattr(self, name)
+            if not callable(value) and not (name in ("meanwhile", "tell") and value is None):
+                raise UsageError(f"CrashOptions({name}={shown(value)}) must be a function")
+        if self.only is not None:
+            _point_of(self.only)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -136,11 +150,9 @@ def crash_everywhere(
         raise UsageError(
             f"crash_everywhere({shown(workflow)}) takes a workflow", hint="a function decorated with @workflow"
         )
-    settings = CrashOptions() if options is None else options
-    if not isinstance(settings, CrashOptions):
+    if options is not None and not isinstance(options, CrashOptions):
         raise UsageError(f"crash_everywhere(options={shown(options)})", hint="options=CrashOptions(...)")
-    if settings.points_max < 1:
-        raise UsageError(f"points_max={shown(settings.points_max)} leaves nothing to try", hint="1 or more")
+    settings = options or CrashOptions()
     with tempfile.TemporaryDirectory(prefix="holdfast-crash-") as folder, _logs() as log:
         experiment = Experiment(workflow, args, kwargs, settings, Path(folder), log)
         try:
@@ -299,7 +311,7 @@ def _name_of(manner: Manner, death: Death) -> str:
 def _point_of(name: object) -> tuple[Manner, Death]:
     match name.split("-") if isinstance(name, str) else ():
         case [word, moment, at] if (
-            word in _MANNERS and moment in _MOMENTS and at.isdecimal() and at.isascii() and int(at)
+            word in _MANNERS and moment in _MOMENTS and len(at) < 10 and at.isdecimal() and at.isascii() and int(at)
         ):
             return _MANNERS[word], Death(int(at), _MOMENTS[moment])
     raise UsageError(

@@ -64,6 +64,8 @@ def fake(
         raise UsageError("fake takes one of a body, returns= and raises=")
     if body is not None and not callable(body):
         raise UsageError(f"fake(..., {shown(body)}) takes a function as body", hint="or returns=..., raises=...")
+    if raises is not None and not _is_exception(raises):
+        raise UsageError(f"fake(raises={shown(raises)}) must be an exception or a class of exceptions")
     if not step.is_async and inspect.iscoroutinefunction(body):
         raise UsageError(f"{step!r} is a def step, and the fake body is async def", hint="write a def body")
     step.result  # noqa: B018  its codec comes from the real body's annotations
@@ -88,3 +90,7 @@ def fake(
         yield record
     finally:
         step.function = before
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, BaseException) or (isinstance(value, type) and issubclass(value, BaseException))

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from holdfast._client import Client
 from holdfast._model.bounds import shown
+from holdfast._options import SECONDS_MAX, is_seconds
 from holdfast._runtime.engine import Engine
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.memory import Memory
@@ -52,6 +53,8 @@ async def run_until_idle(app: Client, *, timeout: float | None = None) -> None:
     worker = engine.worker
     if worker is None:
         raise UsageError("this client executes nothing, so it is never busy", hint="give the app that executes")
+    if timeout is not None and not is_seconds(timeout):
+        raise UsageError(f"run_until_idle(timeout={shown(timeout)}) must be seconds, 0 to {SECONDS_MAX:g}, or None")
     is_virtual = isinstance(asyncio.get_running_loop(), ClockLoop)
     seconds = SECONDS if timeout is None else timeout
     real_end_ns = ticks_ns() + round(SECONDS * 1e9) if is_virtual and timeout is None else None
@@ -71,7 +74,7 @@ async def run_until_idle(app: Client, *, timeout: float | None = None) -> None:
 def run_until_idle_sync(client: SyncClient, *, timeout: float | None = None) -> None:
     """`run_until_idle` for blocking code, with what ``app.sync(worker=True)`` gives."""
     if not isinstance(client, SyncClient):
-        raise UsageError(f"run_until_idle_sync({shown(client)}) takes an open client of app.sync(worker=True)")
+        raise UsageError(f"run_until_idle_sync({shown(client)}) takes an open client", hint="of app.sync(worker=True)")
     client._wait(run_until_idle(client._opened, timeout=timeout))
 
 

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 from holdfast._app import Holdfast
 from holdfast._client import Client
 from holdfast._flow.definitions import Workflow
-from holdfast._model.bounds import shown
+from holdfast._model.bounds import plain, shown
 from holdfast._model.exported import header, lines_of, read
 from holdfast._model.records import ExportedRun
 from holdfast._model.stored import of_export
@@ -128,10 +128,12 @@ def _told(standing: Standing, hints: bool) -> str:
 
 def _recorded(recorded: Recorded) -> tuple[list[ExportedRun], int]:
     if isinstance(recorded, str | os.PathLike):
-        return _of_file(Path(recorded)), 0
+        return _of_file(Path(plain(os.fsdecode(recorded)))), 0
     run = recorded._run if isinstance(recorded, SyncRun) else recorded
     if not isinstance(run, Run):
-        raise UsageError(f"assert_replays({shown(recorded)}) takes a run, or the path of an exported file")
+        raise UsageError(
+            f"assert_replays({shown(recorded)}) takes a run or a path", hint="of a file made by export_run"
+        )
     with ReadOnlyDatabase(_database_of(run)) as database:
         sql = database.statement("run_of_id")
         row = database.read(lambda connection: connection.execute(sql, (run.id,)).fetchone())
@@ -145,9 +147,10 @@ def _of_file(path: Path) -> list[ExportedRun]:
     try:
         with path.open("rb") as lines:
             return read(lines, source=str(path))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: no path at all, such as one with a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
-            f"cannot read {path}: {error.strerror}", hint="make it with `holdfast export ID > FILE` or export_run"
+            f"cannot read {shown(str(path))}: {reason}", hint="make it with `holdfast export ID > FILE` or export_run"
         ) from error
 
 
