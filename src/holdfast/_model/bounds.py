@@ -7,7 +7,7 @@ an hour later by a service that sleeps for NaN seconds.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeGuard
 
 from holdfast.errors import UsageError
 
@@ -28,7 +28,7 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 1]}…"
 
 
-def is_id(text: object) -> bool:
+def is_id(text: object) -> TypeGuard[str]:
     """Whether this can be the id of a run: 1 to 200 characters that can be printed."""
     return isinstance(text, str) and 1 <= len(text) <= ID_CHARS_MAX and text.isprintable()
 
