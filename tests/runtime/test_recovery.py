@@ -24,6 +24,12 @@ async def ones() -> int:
     return await one() + await one()
 
 
+def execute(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(sql)
+    connection.close()
+
+
 def test_an_app_can_be_opened_again(tmp_path: Path) -> None:
     async def main() -> None:
         app = app_of(ones, at=tmp_path / "a.db")
@@ -415,6 +421,60 @@ def test_two_workers_whose_code_does_not_match_try_a_blocked_run_once_each(tmp_p
                 async with opened(variant("fits"), at=path) as c:
                     assert await c.get("r").result() == "fits"
         assert tries == ["a", "b", "fits"]
+
+    play(main())
+
+
+def test_a_run_that_does_not_match_elsewhere_is_taken_whenever_its_own_code_is_here(tmp_path: Path) -> None:
+    """Workers of another release may find it again and again, while it parks and wakes."""
+
+    async def main() -> None:
+        path = tmp_path / "a.db"
+
+        @workflow
+        async def flow() -> None:
+            while True:
+                await one()
+                await sleep(3600)
+
+        async with opened(flow, at=path) as app:
+            run = await app.start(flow, id="r")
+            for _ in range(2):
+                while (await run.describe()).state != "waiting":
+                    await park(app)
+                execute(path, "update holdfast_runs set state = 'blocked', reason = 'nondeterminism', worker = 'B'")
+                await worker_of(app).recovery.sweep()
+                assert (await run.describe()).worker == worker_of(app).id
+
+    play(main())
+
+
+def test_a_worker_that_did_not_match_once_takes_the_run_that_has_continued_as_new(tmp_path: Path) -> None:
+    """What it remembers is a history that is no more."""
+
+    async def main() -> None:
+        path = tmp_path / "a.db"
+
+        @workflow
+        async def flow() -> None:
+            await one()
+            await sleep(3600)
+
+        async with opened(flow, at=path) as app:
+            run = await app.start(flow, id="r")
+            while (await run.describe()).state != "waiting":
+                await park(app)
+            execute(path, "update holdfast_history set name = 'other' where kind = 'step'")
+            execute(path, "update holdfast_runs set state = 'ready'")
+            worker_of(app).dispatcher.poke()
+            await until_state(app, "r", "blocked")
+            execute(path, "delete from holdfast_history")
+            await run.resume()
+            while (await run.describe()).state != "waiting":
+                await park(app)
+            execute(path, "update holdfast_runs set state = 'blocked', reason = 'nondeterminism', worker = 'B'")
+            await worker_of(app).recovery.sweep()
+            assert (await run.describe()).worker == worker_of(app).id
 
     play(main())
 

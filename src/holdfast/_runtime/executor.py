@@ -159,6 +159,7 @@ class Executor:
         """The run stands where its history ends: from here on it is live."""
         row = run.row
         run.replaying = False
+        self.blocked.discard(row.number)
         if row.deadline_at is not None:
             self.timers.set(row.deadline_at, run, None)
         if row.request is not None:

@@ -17,8 +17,9 @@ One that cannot be renewed because this worker was declared dead is its end: the
 on.
 
 A run whose code did not match its history was blocked by some worker. Another worker may have the code that fits, so it
-takes such runs itself, each at most once: one that does not match here either is blocked again, and this worker
-remembers. A new process may have new code; it begins to try anew.
+takes such runs itself. One that does not match here either is blocked again, and this worker remembers that for as long
+as it has not replayed the run after all. So while workers of two releases are about, a run goes back to those that it
+fits however often the others find it. A new process may have new code; it begins to try anew.
 
 **Poison.** Burying a worker counts a crash for each run that it held, in the transaction that takes them over: one more
 than before, or the first again if the run has recorded an outcome or an attempt since its last crash. The n-th in a row
@@ -79,7 +80,6 @@ class Recovery:
         self._executor = executor
         self._dispatcher = dispatcher
         self._workflows = workflows
-        self._tried: set[int] = set()
         self._renewed_at = 0.0
         self._clock_ahead = 0.0
         self._steady_since = 0.0
@@ -112,11 +112,10 @@ class Recovery:
         """Take over from the dead, and try what others could not replay."""
         for dead in await self._store.dead_workers(now=self._trusted_now()):
             await self._bury(dead)
-        tried, room = tuple(self._tried | self._executor.blocked), min(self._executor.room, CLAIM_MAX)
+        tried, room = tuple(self._executor.blocked), min(self._executor.room, CLAIM_MAX)
         if room > 0 and await self._store.has_blocked(self._worker, self._workflows(), tried=tried):
             now = self._world.now_us()
-            rows = await self._dispatcher.take(RunsUnblocked(self._worker, self._workflows(), tried, room, now))
-            self._tried.update(row.number for row in rows)
+            await self._dispatcher.take(RunsUnblocked(self._worker, self._workflows(), tried, room, now))
 
     async def _bury(self, dead: str) -> None:
         after = self._poison_after
