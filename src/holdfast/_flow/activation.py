@@ -79,6 +79,7 @@ class Activation:
         self._seq = 0
         self._outside = 0
         self._history = History(history) if history else None
+        self.ordinal_recorded = 0 if self._history is None else self._history.last_ordinal
         self._failures: list[tuple[BaseException, int]] | None = None
         self._patches: dict[str, bool] | None = None
         self._random: random.Random | None = None

@@ -18,13 +18,14 @@ class History:
 
     Attributes:
         deliveries: those that have their outcome, in the order it reached the workflow.
+        last_ordinal: of the last of them, or 0.
     """
 
     def __init__(self, entries: Sequence[EntryRecorded]) -> None:
         self.deliveries = sorted((e for e in entries if e.ordinal is not None), key=lambda e: e.ordinal or 0)
         self._entries = {entry.seq: entry for entry in entries}
         self._last_seq = max(self._entries, default=0)
-        self._last_ordinal = (self.deliveries[-1].ordinal or 0) if self.deliveries else 0
+        self.last_ordinal = (self.deliveries[-1].ordinal or 0) if self.deliveries else 0
 
     def entry(self, seq: int) -> EntryRecorded | None:
         """What is recorded for operation `seq`, if anything."""
@@ -32,7 +33,7 @@ class History:
 
     def goes_on(self, *, seq: int, ordinal: int) -> bool:
         """Whether the history holds anything beyond operation `seq`, called after delivery `ordinal`."""
-        return ordinal < self._last_ordinal or seq <= self._last_seq
+        return ordinal < self.last_ordinal or seq <= self._last_seq
 
 
 def matches(entry: EntryRecorded, kind: str, name: str, arguments: str | None) -> bool:

@@ -118,7 +118,7 @@ class _Heard:
     def __init__(self, probation: Probation, run: LiveRun) -> None:
         self._probation = probation
         self._run = run
-        self._ordinal = run.activation.ordinal
+        self._ordinal = run.activation.ordinal_recorded  # the replay of a long history is not over yet
 
     def __call__(self, outcome: object, error: BaseException | None) -> None:
         run = self._run
