@@ -198,6 +198,8 @@ class Run(Generic[T]):
     async def pause(self) -> RunState:
         """Let the run stand still after the steps that are under way, until `resume`. An ended run is left alone.
 
+        A blocked run stands still already; should a worker come whose code fits, it does not go on either.
+
         Raises:
             RunNotFound: there is no such run.
         """

@@ -61,8 +61,8 @@ TRANSITIONS: Final[dict[str, tuple[frozenset[RunState], frozenset[RunState]]]] =
         frozenset({RunState.READY, RunState.RUNNING, RunState.CANCELLED}),
     ),
     "PauseRequested": (
-        frozenset({RunState.SCHEDULED, RunState.READY, RunState.WAITING, RunState.RUNNING}),
-        frozenset({RunState.PAUSED, RunState.RUNNING}),
+        frozenset({RunState.SCHEDULED, RunState.READY, RunState.WAITING, RunState.RUNNING, RunState.BLOCKED}),
+        frozenset({RunState.PAUSED, RunState.RUNNING, RunState.BLOCKED}),
     ),
     "ResumeRequested": (
         frozenset({RunState.PAUSED, RunState.BLOCKED, RunState.CANCELLED, RunState.RUNNING, RunState.READY}),

@@ -75,12 +75,13 @@ where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: block_run
 -- `worker` keeps who found it blocked, so that another one may try.
--- A cancellation that was asked for meanwhile is carried out: there is no code to tell.
+-- A cancellation that was asked for meanwhile is carried out: there is no code to tell. A pause is kept for whoever finds
+-- that it has the code: who asked for it was told that it stands.
 update holdfast_runs set
     state = case when request = 'cancel' then 'cancelled' else 'blocked' end,
     ended_at = case when request = 'cancel' then ?5 end,
     worker = case when request = 'cancel' then null else worker end,
-    reason = ?3, error = ?4, request = null
+    reason = ?3, error = ?4, request = case when request = 'pause' then 'pause' end
 where number = ?1 and worker = ?2 and state = 'running';
 
 -- name: pause_run

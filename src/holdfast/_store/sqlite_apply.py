@@ -202,7 +202,7 @@ class Applier:
 
     def _pause(self, record: PauseRequested) -> Requested:
         row = self._maybe_row("request_row", record.id)
-        if row is not None and row["state"] == RunState.RUNNING:
+        if row is not None and row["state"] in (RunState.RUNNING, RunState.BLOCKED):
             if row["request"] is None:
                 self._run("request_of_owner", row["number"], "pause")
         elif row is not None and row["state"] in _NOT_HELD and row["request"] != "cancel":

@@ -217,6 +217,32 @@ async def blocked_runs_are_for_other_workers(bench: Bench) -> None:
     expect((run.worker, run.reason, run.error), (OTHER, None, None), "the run that is tried")
 
 
+async def a_pause_outlives_a_block(bench: Bench) -> None:
+    """Whoever has the code that fits finds the pause first, whether it was asked for before the block or after it."""
+    for run_id in ("before", "after"):
+        number = await bench.start(run_id)
+        requests = PauseRequested(run_id, 5), blocked(number)
+        for record in requests if run_id == "before" else reversed(requests):
+            await bench.submit(record)
+        expect((await bench.row(run_id)).state, S.BLOCKED, f"paused {run_id} it was blocked")
+        (row,) = await bench.submit(RunsUnblocked(OTHER, ("flow",), (), 9, 10))
+        expect((row.id, row.request), (run_id, "pause"), "what the worker is told that takes it")
+    number = await bench.start("resumed")
+    await bench.submit(blocked(number))
+    await bench.submit(PauseRequested("resumed", 6))
+    await bench.submit(ResumeRequested("resumed", 7))
+    expect([(row.id, row.request) for row in await bench.claim()], [("resumed", None)], "a resumption ends it")
+
+
+async def a_claim_gets_what_a_burial_of_its_batch_left(bench: Bench) -> None:
+    """Whichever of the two was asked for first: the dead are buried before the living claim."""
+    await bench.start("a")
+    claim, burial = RunsClaimed(OTHER, ("flow",), 9, 10), WorkerBuried(WORKER, 10)
+    (rows, _) = await bench.submit(claim, burial, worker=OTHER)
+    expect([(row.id, row.crashes) for row in rows], [("a", 1)], "what is claimed")
+    expect((await bench.row("a")).worker, OTHER, "who holds it")
+
+
 CHECKS: tuple[Check, ...] = (
     a_buried_worker_writes_nothing,
     crashes_are_counted_until_a_run_makes_progress,
@@ -230,4 +256,6 @@ CHECKS: tuple[Check, ...] = (
     a_run_that_cleans_up_waits_in_spite_of_its_cancellation,
     runs_that_stand_aside_do_not_hold_up_timers,
     blocked_runs_are_for_other_workers,
+    a_pause_outlives_a_block,
+    a_claim_gets_what_a_burial_of_its_batch_left,
 )
