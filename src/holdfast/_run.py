@@ -208,6 +208,8 @@ class Run(Generic[T]):
     async def resume(self) -> RunState:
         """Let a paused, blocked or cancelled run go on; recorded steps are not repeated. Others are left alone.
 
+        A deadline stands; where it has passed, the run gets its `timeout` anew.
+
         Raises:
             RunNotFound: there is no such run.
         """
@@ -215,6 +217,8 @@ class Run(Generic[T]):
 
     async def retry(self) -> RunState:
         """Let a failed, cancelled or blocked run go on: finished steps are kept, what ended it is dropped.
+
+        One that had ended, or whose deadline has passed, gets its `timeout` anew.
 
         Raises:
             RunNotFound: there is no such run.

@@ -110,14 +110,15 @@ where number = ?1;
 update holdfast_runs set state = 'paused', worker = null where number = ?1;
 
 -- name: resume_run
--- A run that had ended gets its time anew.
+-- A run that had ended gets its time anew, and so does one whose deadline has passed while it stood aside: it would die
+-- at once. A deadline that is ahead stands.
 update holdfast_runs set
     state = case when started_at is null and due_at > ?2 then 'scheduled' else 'ready' end,
     due_at = case when started_at is null and due_at > ?2 then due_at end,
     worker = null, request = null, reason = null, error = null, output = null, crashes = 0, ended_at = null,
     failed_at = null,
     deadline_at = case
-        when timeout_us is null or ended_at is null or started_at is null then deadline_at
+        when timeout_us is null or deadline_at is null or (ended_at is null and deadline_at > ?2) then deadline_at
         else ?2 + timeout_us
     end
 where number = ?1;

@@ -10,8 +10,9 @@ from holdfast._model.records import (
     RetryRequested,
     RunContinued,
     RunForked,
+    RunParked,
 )
-from holdfast.testing.store_conformance.bench import WORKER, Bench, Check, S, ended, entry, expect, having
+from holdfast.testing.store_conformance.bench import WORKER, Bench, Check, S, blocked, ended, entry, expect, having
 
 
 async def retry_drops_the_failure_and_what_followed(bench: Bench) -> None:
@@ -57,6 +58,29 @@ async def a_paused_schedule_waits_on_after_resume(bench: Bench) -> None:
     expect((await bench.submit(ResumeRequested("a", 600))).after, S.READY, "resumed late")
 
 
+async def a_deadline_that_has_passed_begins_anew(bench: Bench) -> None:
+    """For whoever lets the run go on by hand: it would die at once. A deadline that is ahead stands."""
+    for run_id, request, now, deadline in (
+        ("blocked, retried late", RetryRequested, 60, 110),
+        ("blocked, resumed late", ResumeRequested, 60, 110),
+        ("blocked, retried in time", RetryRequested, 40, 52),
+        ("paused, resumed late", ResumeRequested, 60, 110),
+        ("paused, resumed in time", ResumeRequested, 40, 52),
+    ):
+        number = await bench.start(run_id, timeout_us=50, deadline_at=52)
+        if run_id.startswith("blocked"):
+            await bench.submit(blocked(number))
+        else:
+            await bench.submit(PauseRequested(run_id, 3), RunParked(number, WORKER, None))
+            await bench.submit(PauseRequested(run_id, 4))
+        await bench.submit(request(run_id, now))
+        row = await bench.row(run_id)
+        expect((row.state, row.deadline_at), (S.READY, deadline), run_id)
+    await bench.start("not begun", S.READY, timeout_us=50)
+    await bench.submit(PauseRequested("not begun", 3), ResumeRequested("not begun", 900))
+    expect((await bench.row("not begun")).deadline_at, None, "it starts with the first claim")
+
+
 async def a_fork_keeps_what_came_before(bench: Bench) -> None:
     """Entries before the fork are copied with their order, the rest is not, and the source is untouched."""
     number = await bench.start("a", pairs=(("k", 1),), attributes='{"k":1}', priority=3, seed=42)
@@ -99,6 +123,7 @@ CHECKS: tuple[Check, ...] = (
     retry_drops_the_failure_and_what_followed,
     resume_of_a_cancelled_run_forgets_the_cancellation,
     a_paused_schedule_waits_on_after_resume,
+    a_deadline_that_has_passed_begins_anew,
     a_fork_keeps_what_came_before,
     a_new_generation_begins_empty,
 )
