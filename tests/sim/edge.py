@@ -9,6 +9,8 @@ Each batch that comes through `submit` meets a fate:
     before  the process dies, the batch never reached the file
     after   the process dies, the batch is durable, nobody was told
 
+What is not a batch (a look, a lease) may fail for a passing reason, too, before it has done anything.
+
 As the port demands, answers come in the order of the batches, and after a failure everything is refused until
 `proceed`. While the door is frozen nothing passes, in or out: the process is a zombie that thinks it lives, and holds
 its lock. When it dies its locks go, as the kernel would see to, and what it had posted to its threads is never done.
@@ -43,6 +45,7 @@ class Edge:
         inner: the real store.
         fate: asked for each batch: one of the above, and for `slow` by how many seconds.
         landed: told of each batch the moment it is durable, before anybody else can do anything.
+        refuses: asked for each call that is no batch, by its name, whether it fails.
         on_death: called when a fate ends the process.
     """
 
@@ -52,6 +55,7 @@ class Edge:
         *,
         fate: Callable[[Sequence[Record]], tuple[str, float]],
         landed: Callable[[Sequence[Record], str | None, Sequence[Outcome] | None], object],
+        refuses: Callable[[str], bool],
         on_death: Callable[[str], object],
     ) -> None:
         self.inner = inner
@@ -60,6 +64,7 @@ class Edge:
         self.threads: list[SimThread] = []
         self._fate = fate
         self._landed = landed
+        self._refuses = refuses
         self._on_death = on_death
         self._halted = False
         self._frozen = False
@@ -127,6 +132,8 @@ class Edge:
             if name == "close":
                 return await method(*args, **options)
             await self._door()
+            if self._refuses(name):
+                raise _passing(1)
             answer = await method(*args, **options)
             await self._door()
             return answer

@@ -88,6 +88,7 @@ def hunt(first: int, count: int, tell: Callable[[str], None] = print) -> tuple[C
 def line_of(counts: Counter[str], failures: list[str], seconds: float) -> str:
     """What came of it, in one line."""
     shown = ("seeds", "runs", "processes", "bodies", "crashes", "zombies", "fenced", "clock jumps", "burials")
+    shown += ("probations", "poisoned", "diverged", "forks", "removed")
     parts = [f"{counts[name]:,} {name}" for name in shown]
     parts += [f"{counts['lost']:,} lost acknowledgements", f"{counts['busy']:,} passing failures"]
     parts += [f"{counts['slow']:,} slow commits", f"{counts['facts']:,} facts checked"]

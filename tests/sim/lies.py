@@ -10,8 +10,11 @@ from typing import Any, Final, TypeAlias, cast
 
 from tests.sim.virtual import SimWorld
 
-from holdfast._model.records import CancelRequested, EntryRecorded, Outcome, Record
+from holdfast._flow.history import History
+from holdfast._model.records import CancelRequested, EntryRecorded, Outcome, Record, RunStarted, Started
 from holdfast._runtime.bodies import Bodies
+from holdfast._runtime.executor import Executor
+from holdfast._runtime.liverun import LiveRun
 from holdfast._store.journal import Journal, Then
 from holdfast._store.sqlfile import Statements
 from holdfast._store.sqlite import SqliteStore
@@ -185,6 +188,100 @@ def cancellations_are_deaf() -> Generator[Callable[..., SqliteStore]]:
         yield _of(SqliteStore)
 
 
+@contextmanager
+def starts_are_hasty() -> Generator[Callable[..., SqliteStore]]:
+    """A start is acknowledged when it is accepted."""
+
+    def hasty(real: Callable[[Journal, Record, Then], None]) -> Callable[[Journal, Record, Then], None]:
+        def append(journal: Journal, record: Record, then: Then) -> None:
+            if type(record) is RunStarted and record.worker is None:
+                started = Started(0, True, record.workflow, record.input, record.state)
+                asyncio.get_running_loop().call_soon(then, started, None)
+                then = _ignore
+            real(journal, record, then)
+
+        return append
+
+    with _patched(Journal, "append", hasty):
+        yield _of(SqliteStore)
+
+
+@contextmanager
+def attempts_are_forgotten() -> Generator[Callable[..., SqliteStore]]:
+    """Whoever takes a run over counts the attempts of its steps anew."""
+
+    def pending(real: Callable[[History, int], EntryRecorded | None]) -> Callable[..., EntryRecorded | None]:
+        def entry(history: History, seq: int) -> EntryRecorded | None:
+            found = real(history, seq)
+            return found if found is None or found.ordinal is not None else found._replace(attempts=0)
+
+        return entry
+
+    with _patched(History, "entry", pending):
+        yield _of(SqliteStore)
+
+
+@contextmanager
+def deadlines_are_forgotten() -> Generator[Callable[..., SqliteStore]]:
+    """Whoever takes a run over does not set its deadline."""
+
+    def ready(real: Callable[[Executor, LiveRun], None]) -> Callable[[Executor, LiveRun], None]:
+        def without(executor: Executor, run: LiveRun) -> None:
+            row = run.row
+            run.row = row._replace(deadline_at=None) if row.has_history else row
+            real(executor, run)
+            run.row = row
+
+        return without
+
+    with _patched(Executor, "_ready", ready):
+        yield _of(SqliteStore)
+
+
+@contextmanager
+def pauses_are_deaf() -> Generator[Callable[..., SqliteStore]]:
+    """A pause stands in the row, and nobody obeys it."""
+
+    def deaf(real: Callable[[Executor, int, str], None]) -> Callable[[Executor, int, str], None]:
+        def request(executor: Executor, number: int, asked: str) -> None:
+            if asked != "pause":
+                real(executor, number, asked)
+
+        return request
+
+    with _patched(Executor, "request", deaf):
+        yield _of(SqliteStore)
+
+
+def _in_sql(name: str, statement: str, *changes: tuple[str, str]) -> Lie:
+    def change(sql: str) -> str:
+        for old, new in changes:
+            assert old in sql, (statement, old)
+            sql = sql.replace(old, new)
+        return sql
+
+    @contextmanager
+    def lie() -> Generator[Callable[..., SqliteStore]]:
+        yield _of(SqliteStore, **{statement: change})
+
+    lie.__name__ = name
+    return lie
+
+
+_NOT_SEEN: Final = "iif(request is null or (request = 'cancel' and v.column4), "
+_LIES_IN_SQL: Final = (
+    _in_sql("the_guilty_go_free", "orphan_runs", ("then crashes_then + 1 else 1", "then crashes_then else 1")),
+    _in_sql("retries_do_not_go_back", "drop_entries_from", ("where run = ?1", "where run = ?1 and 0")),
+    _in_sql("retries_go_back_too_far", "drop_entries_from", ("(ordinal = ?2 or after >= ?2)", "?2 = ?2")),
+    _in_sql("forks_keep_too_much", "fork_history", ("seq between 0 and ?3 - 1", "seq between 0 and ?3")),
+    _in_sql("generations_keep_their_history", "delete_history", ("where run = ?", "where run = ? and 0")),
+    _in_sql("what_is_young_is_pruned", "prune_candidates", ("ended_at < ?3", "ended_at < ?3 + 1000000")),
+    _in_sql("numbers_come_again", "next_number", ("(select highest from holdfast_numbers)", "0")),
+    _in_sql(
+        "workers_take_what_they_do_not_know", "claim", ("workflow in (select value from json_each(?1))", "?1 = ?1")
+    ),
+)
+
 LIES: Final[tuple[Lie, ...]] = (
     fence_is_open,
     bodies_are_hasty,
@@ -195,7 +292,19 @@ LIES: Final[tuple[Lie, ...]] = (
     batches_are_repeated,
     nobody_is_buried,
     cancellations_are_deaf,
+    starts_are_hasty,
+    attempts_are_forgotten,
+    deadlines_are_forgotten,
+    pauses_are_deaf,
+    *_LIES_IN_SQL,
 )
+"""Each is found within a few seeds."""
+RARE_LIES: Final[tuple[Lie, ...]] = (
+    _in_sql("requests_are_lost_in_parking", "park_run", (f"{_NOT_SEEN}'waiting', 'ready')", "'waiting'")),
+    _in_sql("suspects_come_together", "claim_suspect", ("limit 1", "limit 9")),
+    _in_sql("blocked_runs_are_left_alone", "has_blocked", ("state = 'blocked'", "state = 'none'")),
+)
+"""These take rare circumstances; a long hunt tells them."""
 
 
 def _ignore(_outcome: object, _error: BaseException | None) -> None:

@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -22,7 +23,7 @@ from tests.sim.edge import Dead, Edge
 from tests.sim.ledger import Ledger
 from tests.sim.virtual import Clock, Commits, SimLoop, SimThread, SimWorld
 
-from holdfast import ExecutorOptions, Holdfast, JournalOptions, LeaseOptions, WorkerOptions
+from holdfast import ExecutorOptions, Holdfast, JournalOptions, LeaseOptions, Retention, WorkerOptions
 from holdfast._client import Client
 from holdfast._model.records import Record
 from holdfast._runtime.engine import Engine
@@ -31,6 +32,9 @@ from holdfast._store.sqlite import SqliteStore
 from holdfast._store.uri import parse
 from holdfast.errors import HoldfastError
 
+MEMORY_MAX = 1 << 60
+"""The real process's memory is no part of the story."""
+
 
 class Gone(Exception):
     """The process that a call went through is no more; nobody knows what became of the call."""
@@ -38,7 +42,14 @@ class Gone(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How one seed is set up; drawn from it."""
+    """How one seed is set up; drawn from it.
+
+    Attributes:
+        releases: of the code, by turns; the processes of a seed have one of them, or the other, or each its own.
+        strangers: the second process does not know `plod`.
+        kept: retention, in seconds.
+        bounds: of what goes in one piece: of a replay, a claim, a prune; and of what a journal takes in.
+    """
 
     workers: int
     clients: int
@@ -50,12 +61,16 @@ class Setting:
     park_after: float
     cached_max: int
     poison_after: int | None
+    releases: tuple[int, ...]
+    strangers: bool
+    kept: float | None
+    bounds: int | None
     rates: dict[str, float]
 
     @classmethod
     def drawn(cls, chance: random.Random) -> Setting:
         """Some seeds are calm in some way: a fault shows best without others around it."""
-        rates = {"busy": 0.02, "lost": 0.03, "slow": 0.03, "before": 0.004, "after": 0.004}
+        rates = {"busy": 0.02, "lost": 0.03, "slow": 0.03, "before": 0.004, "after": 0.004, "refused": 0.005}
         return cls(
             workers=chance.choice([2, 2, 3]),
             clients=chance.choice([2, 3, 4]),
@@ -67,6 +82,10 @@ class Setting:
             park_after=chance.choice([0.0, 0.4, 2.0]),
             cached_max=chance.choice([0, 1, 100]),
             poison_after=chance.choice([None, 3, 5]),
+            releases=chance.choice([(0,), (1,), (0, 1), (1, 0)]),
+            strangers=chance.random() < 0.3,
+            kept=chance.choice([None, None, 2.0, 30.0]),
+            bounds=chance.choice([None, None, 2, 5]),
             rates={fate: rate for fate, rate in rates.items() if chance.random() < 0.7},
         )
 
@@ -100,12 +119,15 @@ class Life:
         chance = random.Random(f"{simulation.seed} life {number}")
         self._chance = chance
         setting = simulation.setting
+        place = number // 1000
+        self.release = setting.releases[place % len(setting.releases)]
         self.world = SimWorld(simulation.loop, simulation.clock, life=number, chance=chance)
         uri = f"sqlite:///{simulation.path}?synchronous=normal"
         self.edge = Edge(
             simulation.new_store(uri, world=self.world, thread=self._thread),
             fate=self._fate,
             landed=self._landed,
+            refuses=self._refuses,
             on_death=self._on_death,
         )
         options = WorkerOptions(
@@ -113,16 +135,19 @@ class Life:
                 runs_max=setting.runs_max,
                 park_after=setting.park_after,
                 runs_cached_max=setting.cached_max,
-                memory_max=1 << 60,  # the real process's memory is no part of the story
+                memory_max=MEMORY_MAX,
             ),
             lease=LeaseOptions(seconds=setting.lease, sweep_seconds=0.5),
-            retention=None,
+            retention=None if setting.kept is None else _retention(setting.kept),
             stop_timeout=1.0,
             poison_after=setting.poison_after,
         )
-        journal = JournalOptions(batch_max=setting.batch_max, backoff_max_ms=500)
+        intake = {} if setting.bounds is None else {"intake_max": setting.bounds}
+        journal = JournalOptions(batch_max=setting.batch_max, backoff_max_ms=500, **intake)
         self._app = _SimApp(uri, world=self.world, edge=self.edge, worker=options, journal=journal)
-        self._app.include(load.play)
+        self._app.include(load.PLAY[self.release])
+        if not (setting.strangers and place == 1):
+            self._app.include(load.PLOD[self.release])
         self.client: Client = self._app if works else self._app.client()
 
     def _thread(self, name: str, *, on_quiet: Callable[[], object] | None = None) -> SimThread:
@@ -234,11 +259,19 @@ class Life:
             simulation.ledger.say(f"{self.name} fate {fate} of {len(batch)}: {type(batch[0]).__name__}")
         return fate, self._chance.choice((0.05, 0.3, 1.0, 3.5))
 
+    def _refuses(self, name: str) -> bool:
+        simulation = self.simulation
+        refused = simulation.faulty and self._chance.random() < simulation.setting.rates.get("refused", 0.0)
+        if refused:
+            simulation.ledger.counts["refused calls"] += 1
+            simulation.ledger.say(f"{self.name} cannot {name}")
+        return refused
+
     def _drawn_fate(self) -> str:
         drawn = self._chance.random()
         for fate, rate in self.simulation.setting.rates.items():
             drawn -= rate
-            if drawn < 0:
+            if drawn < 0 and fate != "refused":
                 return fate
         return "pass"
 
@@ -266,6 +299,11 @@ class _SimApp(Holdfast):
             journal=self._journal_options,
             worker=worker,
         )
+
+
+def _retention(seconds: float) -> Retention:
+    kept = timedelta(seconds=seconds)
+    return Retention(succeeded=kept, failed=kept, cancelled=2 * kept)
 
 
 def new_store(uri: str, *, world: SimWorld, thread: Callable[..., SimThread]) -> SqliteStore:

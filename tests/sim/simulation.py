@@ -1,19 +1,21 @@
 """One seed of the simulator: processes on one file in one event loop, clients that use them, and what befalls them all.
 
-    clients ─ start · result · cancel · pause · resume · retry ─> processes (app or client, engine, journal, executor)
-    chaos ─── crash · freeze · clock · restart · fates ─────────> edge ─> SqliteStore ─> one real file
+    clients ─ start · result · steer · fork · list · prune ─────> processes (app or client, engine, journal, executor)
+    chaos ─── crash · freeze · clock · memory · restart · fates > edge ─> SqliteStore ─> one real file
                                                    ledger <─ every commit, every body, every answer
 
 **Real**: the apps and everything below them, the journal with its retries, group commit, recovery, leases, parking,
-replay, the SQLite store with its SQL, its locks and its turnstile, on a real file.
+probation, retention, replay, the SQLite store with its SQL, its locks and its turnstile, on a real file. The processes
+of a seed may have code of two releases, and some of its programs kill their process again and again.
 
-**Simulated**: time (the loop's and the wall clock), the store's threads (their calls run on the loop, in an order drawn
-from the seed), entropy, and what the edge does to batches. The watchdog's thread is left out. So a seed decides
-everything, and the same seed gives the same trace.
+**Simulated**: time (the loop's and the wall clock), the threads of the store and of `def` steps (their calls run on the
+loop, in an order drawn from the seed), entropy, how much memory there is, and what the edge does to batches. In some
+seeds the engine's bounds are small, so that long histories, many claims and large prunes come in pieces. The watchdog's
+thread is left out. So a seed decides everything, and the same seed gives the same trace.
 
 **What it cannot find**: races between real threads or real processes inside one call of the store, torn writes and lost
-sync (`tests/crash/power` does that), `def` steps, signals and real deaths (`tests/crash` does), and whatever takes more
-runs, or longer, than a seed has.
+sync (`tests/crash/power` does that), signals and real deaths (`tests/crash` does), a failure for good of the store or
+of one record, backups and imports, and whatever takes more runs, or longer, than a seed has.
 """
 
 from __future__ import annotations
@@ -22,29 +24,37 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Generator
+from collections import Counter
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from tests.sim import load
+from tests.sim.audit import audit
+from tests.sim.clients import Clients
 from tests.sim.ledger import Ledger
-from tests.sim.life import Gone, Life, Setting
+from tests.sim.life import MEMORY_MAX, Life, Setting
 from tests.sim.life import new_store as real_store
-from tests.sim.virtual import DAY_SECONDS, Clock, Commits, SimLoop
+from tests.sim.load import Order
+from tests.sim.virtual import DAY_SECONDS, Clock, Commits, SimLoop, SimStepThreads
 
-from holdfast import Start
+from holdfast._flow.calls import StepCall
+from holdfast._runtime import bodies as bodies_module
+from holdfast._runtime import dispatcher as dispatcher_module
+from holdfast._runtime import engine as engine_module
+from holdfast._runtime import executor as executor_module
+from holdfast._runtime import memory as memory_module
+from holdfast._runtime import pruning as pruning_module
+from holdfast._runtime import timers as timers_module
 from holdfast._runtime import worker as worker_module
 from holdfast._runtime.bodies import Bodies, Body
+from holdfast._store import sqlite_prune as prune_module
 from holdfast._store.sqlite import SqliteStore
-from holdfast.errors import HoldfastError, RunCancelled, RunConflict, RunNotFound, StoreError, UsageError, WaitTimeout
+from holdfast.errors import HoldfastError
 
 END_SECONDS: Final = 400
 """Virtual seconds in which everything must have ended once nothing goes wrong any more."""
 LEAVE_SECONDS: Final = 60
-TRIES_MAX: Final = 5
-MANY: Final = 8
-"""Runs that a client starts at once."""
 
 
 class Simulation:
@@ -66,11 +76,15 @@ class Simulation:
         self.faulty = True
         self.setting = Setting.drawn(random.Random(f"{seed} setting"))
         chance = random.Random(f"{seed} programs")
-        self.programs = {f"run-{place}": load.program_of(chance) for place in range(self.setting.runs)}
-        self.ledger = Ledger(path, clock=lambda: self.loop.seconds, programs=self.programs)
+        ids = [f"run-{place}" for place in range(self.setting.runs)]
+        self.orders = {run_id: Order.drawn(chance, run_id) for run_id in ids}
+        releases = len(self.setting.releases) > 1
+        self.ledger = Ledger(path, clock=lambda: self.loop.seconds, orders=self.orders, releases=releases)
         self.lives: list[Life] = []
+        self.squeezed = False
+        self.kills: Counter[tuple[int, str]] = Counter()
+        self._clients = Clients(self)
         self._over = False
-        self._acknowledged: set[str] = set()
 
     def run(self) -> Ledger:
         """Live through it.
@@ -83,7 +97,7 @@ class Simulation:
             with _seams(self), asyncio.Runner(loop_factory=lambda: self.loop) as runner:
                 runner.run(self._main())
             if not self.ledger.problems:
-                self.ledger.audit()
+                audit(self.ledger)
         finally:
             self.ledger.close()
         if self.ledger.problems:
@@ -105,7 +119,7 @@ class Simulation:
     async def _main(self) -> None:
         names = [(f"p{place}", place < self.setting.workers) for place in range(self.setting.workers + 1)]
         processes = [asyncio.create_task(self._process(name, works=works)) for name, works in names]
-        clients = [asyncio.create_task(self._client(place)) for place in range(self.setting.clients)]
+        clients = [asyncio.create_task(self._clients.client(place)) for place in range(self.setting.clients)]
         chaos = asyncio.create_task(self._chaos())
         story = asyncio.create_task(self._story(clients, chaos))
         while not story.done() and not self.ledger.problems:
@@ -132,8 +146,8 @@ class Simulation:
         self.ledger.say("the faults are off")
         for life in self.lives:
             life.thaw()
+        self.squeezed = False
         until = self.loop.seconds + END_SECONDS
-        chance = random.Random(f"{self.seed} end")
         while self.ledger.unfinished or not self._is_calm():
             if self.loop.seconds > until:
                 stuck = "; ".join(map(str, self.ledger.unfinished)) or "workers that are dead are not buried"
@@ -141,10 +155,9 @@ class Simulation:
                 return
             await asyncio.sleep(0.3)
             for row in self.ledger.unfinished:
-                if row.state in ("paused", "blocked"):
-                    await self._attempt(chance, self._resume, row.id)
-        for run_id in sorted(self._acknowledged):
-            await self._attempt(chance, self._result, run_id, 30.0)
+                if row.state == "paused" or row.reason == "poison":  # other runs go on by themselves
+                    await self._clients.resume(row.id)
+        await self._clients.look_at_everything()
 
     def _is_calm(self) -> bool:
         """Whether the workers of the file are those that are up, and every batch has been answered."""
@@ -168,7 +181,7 @@ class Simulation:
             if not self._over:
                 await asyncio.sleep(chance.choice((0.0, 0.1, 1.0, 3.0)) if self.faulty else 0.1)
 
-    def _pick(self, chance: random.Random) -> Life | None:
+    def pick(self, chance: random.Random) -> Life | None:
         up = [life for life in self.lives if life.up]
         return chance.choice(sorted(up, key=lambda life: life.name)) if up else None
 
@@ -176,12 +189,11 @@ class Simulation:
 
     async def _chaos(self) -> None:
         chance = random.Random(f"{self.seed} chaos")
-        kinds = [
-            kind for kind in (self._crash, self._freeze, self._jump, self._restart, self._arm) if chance.random() < 0.8
-        ]
+        all_kinds = self._crash, self._freeze, self._jump, self._restart, self._arm, self._squeeze
+        kinds = [kind for kind in all_kinds if chance.random() < 0.8]
         while kinds:
             await asyncio.sleep(chance.choice((0.05, 0.3, 0.6, 1.2)))
-            life = self._pick(chance)
+            life = self.pick(chance)
             if life is not None:
                 chance.choice(kinds)(life, chance)
 
@@ -195,105 +207,30 @@ class Simulation:
         seconds = chance.choice((-20, -3, 1, 7, 60, DAY_SECONDS))
         self.clock.ahead_us += seconds * 1_000_000
         self.ledger.counts["clock jumps"] += 1
+        self.ledger.clock_set()
         self.ledger.say(f"the clock is set by {seconds} s")
 
     def _restart(self, life: Life, _chance: random.Random) -> None:
         life.leave.set()
 
     def _arm(self, life: Life, chance: random.Random) -> None:
-        life.armed += [chance.choice(("lost", "lost", "before", "after", "busy", "slow"))] * chance.randint(1, 2)
+        life.armed += [chance.choice(("lost", "lost", "before", "after", "busy", "slow", "slow"))] * chance.randint(
+            1, 2
+        )
 
-    # Clients.
+    def _squeeze(self, _life: Life, chance: random.Random) -> None:
+        self.squeezed = chance.random() < 0.5
+        self.ledger.say("memory is short" if self.squeezed else "there is memory")
 
-    async def _client(self, place: int) -> None:
-        chance = random.Random(f"{self.seed} client {place}")
-        steer = [self._cancel, self._pause, self._resume, self._resume, self._retry]
-        calls = [self._start] * 7 + [self._start_many] + [self._wait] * 3 + steer
-        for _ in range(self.setting.calls):
-            await asyncio.sleep(chance.choice((0.0, 0.0, 0.05, 0.2, 0.6)))
-            run_id = chance.choice(list(self.programs))
-            call = chance.choice(calls)
-            vanishes = chance.random() < 0.06
-            if not vanishes:
-                await self._attempt(chance, call, run_id)
-                continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(chance.choice((0.0, 0.001, 0.01))):
-                    await self._attempt(chance, call, run_id)
-
-    async def _attempt(
-        self, chance: random.Random, call: Callable[..., Awaitable[None]], run_id: str, *args: Any
-    ) -> None:
-        """A call, and again through another process when the one it went through is gone."""
-        for _ in range(TRIES_MAX):
-            life = self._pick(chance)
-            if life is None:
-                await asyncio.sleep(0.5)
-                continue
-            name = call.__name__.strip("_")
-            self.ledger.say(f"client {name} {run_id} through {life.name}")
-            try:
-                await call(life, run_id, *args)
-            except (WaitTimeout, RunNotFound):
-                return
-            except (Gone, StoreError) as error:
-                self.ledger.say(f"client {name} {run_id} knows nothing: {type(error).__name__}")
-                await asyncio.sleep(0.1)
-                continue
-            except UsageError as error:
-                self.ledger.say(f"client {name} {run_id}: {type(error).__name__}")
-            return
-
-    async def _start(self, life: Life, run_id: str) -> None:
-        try:
-            await life.call("start", life.client.start(load.play, self.programs[run_id], [], id=run_id))
-        except RunConflict:
-            self.ledger.check(False, f"{run_id} was started again with the same arguments, and refused")
-        self._acknowledged.add(run_id)
-        self.ledger.start_acknowledged(run_id)
-
-    async def _start_many(self, life: Life, run_id: str) -> None:
-        ids = list(self.programs)
-        place = ids.index(run_id)
-        some = [Start(load.play, self.programs[each], [], id=each) for each in ids[place : place + MANY]]
-        await life.call("start_many", life.client.start_many(some))
-        for each in ids[place : place + MANY]:
-            self._acknowledged.add(each)
-            self.ledger.start_acknowledged(each)
-
-    async def _wait(self, life: Life, run_id: str) -> None:
-        await self._result(life, run_id, 2.0)
-
-    async def _result(self, life: Life, run_id: str, seconds: float) -> None:
-        before = self.ledger.reopenings(run_id)
-        try:
-            value = await life.call("result", life.client.get(run_id).result(seconds))
-        except RunCancelled:
-            end = ("cancelled", "")
-        except (load.Boom, OSError) as error:
-            if isinstance(error, HoldfastError):
-                raise
-            end = ("failed", str(error))
-        else:
-            self.ledger.check(load.fits(self.programs[run_id], value), f"{run_id} gave {value}")
-            end = ("succeeded", repr(value))
-        if self.ledger.reopenings(run_id) == before:
-            self.ledger.told(run_id, *end)
-
-    async def _cancel(self, life: Life, run_id: str) -> None:
-        self.ledger.cancelling(run_id)
-        await life.call("cancel", life.client.get(run_id).cancel())
-
-    async def _pause(self, life: Life, run_id: str) -> None:
-        await life.call("pause", life.client.get(run_id).pause())
-
-    async def _resume(self, life: Life, run_id: str) -> None:
-        self.ledger.reopening(run_id)
-        await life.call("resume", life.client.get(run_id).resume())
-
-    async def _retry(self, life: Life, run_id: str) -> None:
-        self.ledger.reopening(run_id)
-        await life.call("retry", life.client.get(run_id).retry())
+    def begun(self, life: Life, worker: str, call: StepCall) -> None:
+        """A body begins in this process; of some the process dies."""
+        self.ledger.begun(life.name, worker, call)
+        if call.step.name == "lethal":
+            label, times = call.args
+            key = call.activation.row.number, label
+            self.kills[key] += 1
+            if self.kills[key] <= times:
+                self.loop.call_later(0.05, life.crash, f"of {call.activation.row.id}")
 
     # Defects.
 
@@ -309,7 +246,7 @@ class Simulation:
             self.ledger.check(isinstance(error, HoldfastError), f"logged: {record.getMessage()}: {error!r}")
         elif record.levelno >= logging.ERROR:
             self.ledger.counts["fenced"] += "was declared dead" in record.getMessage()
-            self.ledger.say(f"log: {record.getMessage()}")
+            self.ledger.say(f"log: {record.getMessage().splitlines()[0]}")
 
 
 class _NoWatchdog:
@@ -336,29 +273,34 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _seams(simulation: Simulation) -> Generator[None]:
-    """Hear of bodies and of the log; leave out the watchdog's thread."""
-    begin = Bodies._begin
+    """Hear of bodies and of the log; leave out threads and the memory of the real process; cut things into pieces."""
+    begin, logger, listener = Bodies._begin, logging.getLogger("holdfast"), _Listener(simulation)
 
     def begun(bodies: Bodies, body: Body, now: int) -> None:
         begin(bodies, body, now)
         for life in simulation.lives:
             if life.world is bodies._world and not life.edge.dead:
-                simulation.ledger.begun(life.name, body.run.executor.worker, body.call)
+                simulation.begun(life, body.run.executor.worker, body.call)
 
-    logger, listener, before = (
-        logging.getLogger("holdfast"),
-        _Listener(simulation),
-        logging.getLogger("holdfast").propagate,
-    )
-    watchdog = worker_module.Watchdog
+    seams: list[tuple[Any, str, Any]] = [
+        (Bodies, "_begin", begun),
+        (bodies_module, "StepThreads", SimStepThreads),
+        (worker_module, "Watchdog", _NoWatchdog),
+        (memory_module, "resident_bytes", lambda: MEMORY_MAX + simulation.squeezed),
+        (logger, "propagate", False),
+    ]
+    if (bound := simulation.setting.bounds) is not None:
+        seams += [(executor_module, "REPLAY_CHUNK", bound), (dispatcher_module, "CLAIM_MAX", bound)]
+        seams += [(dispatcher_module, "ADOPTED_A_TURN", bound), (pruning_module, "RUNS_AT_ONCE", bound)]
+        seams += [(prune_module, "CHUNK_RUNS", bound), (prune_module, "CHUNK_ENTRIES", bound)]
+        seams += [(timers_module, "RUNG_MAX", bound), (engine_module, "STARTS_PER_TURN", bound)]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in seams]
     logger.addHandler(listener)
-    logger.propagate = False
-    worker_module.Watchdog = _NoWatchdog  # type: ignore[assignment, misc]
-    Bodies._begin = begun  # type: ignore[method-assign]
+    for owner, name, value in seams:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        Bodies._begin = begin  # type: ignore[method-assign]
-        worker_module.Watchdog = watchdog  # type: ignore[misc]
-        logger.propagate = before
+        for owner, name, value in before:
+            setattr(owner, name, value)
         logger.removeHandler(listener)

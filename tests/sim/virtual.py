@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from holdfast._runtime.threads import Job
 from holdfast._store.thread import StoreThread
 from holdfast.testing.virtual import VirtualLoop, VirtualWorld
 
@@ -122,6 +123,32 @@ class SimThread(StoreThread):
     def _next(self) -> None:
         if self._posted:
             self._posted.popleft()()
+
+
+class SimStepThreads:
+    """In the place of the threads of `def` steps: each call on the loop, a little later."""
+
+    def __init__(self, _bound: int) -> None:
+        self.abandoned = 0
+        self._closed = False
+
+    def submit(self, job: Job) -> None:
+        """Soon."""
+        asyncio.get_running_loop().call_later(0.003, self._work, job)
+
+    def abandon(self, job: Job) -> None:
+        """Nobody waits for it."""
+        job.abandoned = True
+
+    def close(self) -> None:
+        """Nothing begins any more."""
+        self._closed = True
+
+    def _work(self, job: Job) -> None:
+        if not (job.abandoned or self._closed):
+            job.started = True
+            job.call()
+            job.finished = True
 
 
 class Commits:
