@@ -219,7 +219,8 @@ class RunsUnblocked(NamedTuple):
     """This worker may have other code: it takes runs of these workflows that *another* worker found not to match.
 
     It takes up to `limit`, none of those in `tried`. They are its own at once, so that no third worker gets them that
-    does not know them any better. Answer: tuple of `RunRow`.
+    does not know them any better. With `suspect` it takes only runs that have taken workers down again and again, else
+    only others. Answer: tuple of `RunRow`.
     """
 
     worker: str
@@ -227,6 +228,7 @@ class RunsUnblocked(NamedTuple):
     tried: tuple[int, ...]
     limit: int
     now: int
+    suspect: bool = False
 
 
 class RunsClaimed(NamedTuple):

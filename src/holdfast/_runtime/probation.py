@@ -23,7 +23,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from holdfast._model.records import RunCleared, RunsClaimed
+from holdfast._model.records import RunCleared, RunsClaimed, RunsUnblocked
 from holdfast._runtime.dispatcher import Dispatcher
 from holdfast._runtime.executor import Executor
 from holdfast._runtime.liverun import LiveRun
@@ -80,11 +80,20 @@ class Probation:
             return
         if self._suspect is not None:
             self._clear(self._suspect)
-        elif self._executor.room > 0 and await self._store.has_suspect(self._workflows()):
-            await self._try_one()
+        elif self._executor.room > 0 and (claim := await self._claim()) is not None:
+            await self._try_one(claim)
 
-    async def _try_one(self) -> None:
-        claim = RunsClaimed(self._executor.worker, self._workflows(), 1, self._world.now_us(), suspect=True)
+    async def _claim(self) -> RunsClaimed | RunsUnblocked | None:
+        """A suspect that is ready, or one whose history did not match the code of others."""
+        worker, known, now = self._executor.worker, self._workflows(), self._world.now_us()
+        if await self._store.has_suspect(known):
+            return RunsClaimed(worker, known, 1, now, suspect=True)
+        tried = tuple(self._executor.blocked)
+        if await self._store.has_blocked(worker, known, tried=tried, suspect=True):
+            return RunsUnblocked(worker, known, tried, 1, now, suspect=True)
+        return None
+
+    async def _try_one(self, claim: RunsClaimed | RunsUnblocked) -> None:
         for row in await self._dispatcher.take(claim):
             self._suspect = row.number
             self._next_at = _now() + PROBATION_SECONDS

@@ -190,8 +190,13 @@ class Store(Protocol):
         """Whether a run waits that has taken workers down again and again; `has_ready` does not count those."""
         ...
 
-    async def has_blocked(self, worker: str, workflows: Sequence[str], *, tried: Sequence[int] = ()) -> bool:
-        """Whether a run is blocked that another worker than this found not to match its code, except for `tried`."""
+    async def has_blocked(
+        self, worker: str, workflows: Sequence[str], *, tried: Sequence[int] = (), suspect: bool = False
+    ) -> bool:
+        """Whether a run is blocked that another worker than this found not to match its code, except for `tried`.
+
+        Of those that have taken workers down again and again, or of the others.
+        """
         ...
 
     async def ended_groups(self) -> list[EndedGroup]:

@@ -399,8 +399,10 @@ class SqliteStore:
     async def has_suspect(self, workflows: Sequence[str]) -> bool:
         return bool(await self._value("has_suspect", _text(workflows)))
 
-    async def has_blocked(self, worker: str, workflows: Sequence[str], *, tried: Sequence[int] = ()) -> bool:
-        return bool(await self._value("has_blocked", worker, _text(workflows), _text(tried)))
+    async def has_blocked(
+        self, worker: str, workflows: Sequence[str], *, tried: Sequence[int] = (), suspect: bool = False
+    ) -> bool:
+        return bool(await self._value("has_blocked", worker, _text(workflows), _text(tried), suspect))
 
     async def ended_groups(self) -> list[EndedGroup]:
         return await self._rows(EndedGroup, "ended_groups")

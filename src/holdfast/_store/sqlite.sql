@@ -214,6 +214,7 @@ select json_group_array(number) from (
     select number from holdfast_runs
     where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
         and workflow in (select value from json_each(?2)) and number not in (select value from json_each(?3))
+        and (crashes >= 3) = ?5
     order by number limit ?4
 );
 
@@ -366,6 +367,7 @@ select exists (
     select 1 from holdfast_runs
     where state = 'blocked' and reason in ('nondeterminism', 'not-decodable') and worker is not ?1
         and workflow in (select value from json_each(?2)) and number not in (select value from json_each(?3))
+        and (crashes >= 3) = ?4
 );
 
 -- name: register_worker

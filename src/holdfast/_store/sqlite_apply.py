@@ -289,7 +289,7 @@ class Applier:
 
     def _unblock(self, record: RunsUnblocked) -> tuple[RunRow, ...]:
         numbers: str = self._value(
-            "blocked_runs", record.worker, _text(record.workflows), _text(record.tried), record.limit
+            "blocked_runs", record.worker, _text(record.workflows), _text(record.tried), record.limit, record.suspect
         )
         self._run("unblock_runs", numbers)
         return self._take(numbers, record)

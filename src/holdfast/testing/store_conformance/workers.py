@@ -7,6 +7,7 @@ from holdfast._model.records import (
     CancelRequested,
     PauseRequested,
     ResumeRequested,
+    RunBlocked,
     RunCleared,
     RunParked,
     RunReleased,
@@ -217,6 +218,21 @@ async def blocked_runs_are_for_other_workers(bench: Bench) -> None:
     expect((run.worker, run.reason, run.error), (OTHER, None, None), "the run that is tried")
 
 
+async def blocked_suspects_are_taken_as_such(bench: Bench) -> None:
+    """Who takes the others does not get them, or a worker might have several at once."""
+    number = await bench.start("a")
+    for worker in ("x", "y", "z"):
+        await bench.store.register_worker(worker, now=1, lease_until=FAR)
+    for worker, after in ((WORKER, "x"), ("x", "y"), ("y", "z")):
+        await bench.submit(WorkerBuried(worker, 9), RunsClaimed(after, ("flow",), 9, 10, suspect=worker == "y"))
+    await bench.submit(RunBlocked(number, "z", "nondeterminism", "{}", 20))
+    expect(await bench.store.has_blocked(OTHER, ["flow"]), False, "for who takes others")
+    expect(await bench.submit(RunsUnblocked(OTHER, ("flow",), (), 9, 10)), (), "by who takes others")
+    expect(await bench.store.has_blocked(OTHER, ["flow"], suspect=True), True, "for who tries suspects")
+    (row,) = await bench.submit(RunsUnblocked(OTHER, ("flow",), (), 1, 10, suspect=True))
+    expect((row.id, row.crashes), ("a", 3), "by who tries suspects")
+
+
 async def a_pause_outlives_a_block(bench: Bench) -> None:
     """Whoever has the code that fits finds the pause first, whether it was asked for before the block or after it."""
     for run_id in ("before", "after"):
@@ -256,6 +272,7 @@ CHECKS: tuple[Check, ...] = (
     a_run_that_cleans_up_waits_in_spite_of_its_cancellation,
     runs_that_stand_aside_do_not_hold_up_timers,
     blocked_runs_are_for_other_workers,
+    blocked_suspects_are_taken_as_such,
     a_pause_outlives_a_block,
     a_claim_gets_what_a_burial_of_its_batch_left,
 )
