@@ -50,6 +50,7 @@ from holdfast._model.records import (
     RunsClaimed,
     RunsPruned,
     RunStarted,
+    RunsUnblocked,
     Started,
     WorkerBuried,
 )
@@ -141,7 +142,9 @@ class Ledger:
             self._note_ordinals(number)
         answers = outcomes if outcomes is not None else [None] * len(batch)
         # In the order in which the store applies them: requests of one batch were made at the same time.
-        pairs = sorted(zip(batch, answers, strict=True), key=lambda pair: APPLY_ORDER.index(type(pair[0])))
+        pairs: list[tuple[Any, Outcome]] = sorted(
+            zip(batch, answers, strict=True), key=lambda pair: APPLY_ORDER.index(type(pair[0]))
+        )
         steered = {record.id: (record, outcome) for record, outcome in pairs if isinstance(outcome, Requested)}
         for record, outcome in pairs:
             self._take(record, outcome, before, worker)
@@ -173,7 +176,7 @@ class Ledger:
                 self._paused.pop(outcome.number, None)
                 if outcome.before not in ENDED:
                     self._cancelled.setdefault(outcome.number, self._clock())
-            case RunsClaimed() if isinstance(outcome, tuple):
+            case RunsClaimed() | RunsUnblocked() if isinstance(outcome, tuple):
                 for claimed in outcome:
                     self._claimed(record, claimed)
             case WorkerBuried():
@@ -225,7 +228,7 @@ class Ledger:
         self._note_ordinals(fork)
         self.gone_back.add(fork)
 
-    def _claimed(self, record: RunsClaimed, claimed: RunRow) -> None:
+    def _claimed(self, record: RunsClaimed | RunsUnblocked, claimed: RunRow) -> None:
         number = claimed.number
         self.say(f"    claimed {claimed.id}" + (f" to {claimed.request}" if claimed.request else ""))
         self.check(claimed.workflow in record.workflows, f"{claimed.id} was claimed by who does not know its workflow")
