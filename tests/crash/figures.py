@@ -35,7 +35,7 @@ SETTINGS: Final = {
     "STRESS": ("HOLDFAST_STRESS_SECONDS", 5),
     "CUTS": ("HOLDFAST_CUTS", 240),
     "LOCKED": ("HOLDFAST_LOCKED_SECONDS", 3),
-    "SIM": ("HOLDFAST_SIM", 100),
+    "SIM": ("HOLDFAST_SIM", 80),
     "PROGRAMS": ("HOLDFAST_PROGRAMS", 60),
 }
 """Variables of `make crash`: how they reach the tests, and what a test takes without: the short form."""
