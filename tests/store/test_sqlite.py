@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -212,6 +212,62 @@ def test_every_acknowledged_batch_of_a_killed_process_is_there(tmp_path: Path) -
         await store.close()
 
     asyncio.run(look())
+
+
+def test_whatever_the_store_writes_it_writes_in_a_turn(tmp_path: Path) -> None:
+    """A commit or a checkpoint outside of one may meet another process's: then the WAL-reset bug takes pages away."""
+
+    async def main() -> None:
+        with closing(sqlite3.connect(tmp_path / "a.db")) as other:
+            other.executescript("pragma auto_vacuum = 2; create table t (x); insert into t values (zeroblob(99999))")
+            other.execute("drop table t")
+        in_turn: dict[str, bool] = {}
+        async with a_store(tmp_path / "a.db") as bench:
+            connection, file = bench.store._connection, bench.store._file
+            assert connection is not None
+            assert file is not None
+
+            def note(sql: str) -> None:
+                name = sql.partition("(")[0].strip()
+                in_turn[name] = in_turn.get(name, True) and file.turnstile.held
+
+            connection.set_trace_callback(note)
+            await bench.submit(started("a"), worker=WORKER)
+            assert await bench.store.renew_lease(WORKER, lease_until=FAR)
+            await bench.store.forget_workers(before=1)
+            assert await bench.store.compact(keep=0) > 0
+            await bench.store.leave(WORKER, now=1)
+            connection.set_trace_callback(None)
+        assert in_turn.pop("pragma data_version") is False, "that is how other processes' commits are noticed"
+        assert {"begin immediate", "commit", "pragma incremental_vacuum", "pragma wal_checkpoint"} <= in_turn.keys()
+        assert [sql for sql, held in in_turn.items() if not held] == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["linked/a.db", "link.db", "../place/a.db"])
+def test_a_worker_lives_by_whatever_name_its_file_was_opened(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock that proves it lies beside the file itself: not beside a link, nor where the process has gone since."""
+    (place := tmp_path / "place").mkdir()
+    (place / "linked").symlink_to(place)
+    (place / "link.db").symlink_to("a.db")
+
+    async def main() -> None:
+        monkeypatch.chdir(place)
+        async with a_store(Path(name)) as bench:
+            monkeypatch.chdir(tmp_path)
+            other = SqliteStore(SqliteUri(path=place / "a.db"), world=SystemWorld())
+            await other.open(on_change=lambda: None)
+            await other.register_worker("w2", now=1, lease_until=FAR)
+            assert (await bench.store.dead_workers(now=2), await other.dead_workers(now=2)) == ([], [])
+            await bench.store.buried(WORKER)
+            await other.buried("w2")
+            assert await other.dead_workers(now=2) == await bench.store.dead_workers(now=2) == [WORKER, "w2"]
+            await other.close()
+
+    asyncio.run(main())
 
 
 def test_facts_for_the_doctor(tmp_path: Path) -> None:

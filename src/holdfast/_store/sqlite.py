@@ -102,6 +102,7 @@ class SqliteStore:
         self._new_thread = thread
         self._sql = load("sqlite.sql")
         self._file: SqliteFile | None = None
+        self._path: Path | None = None
         self._writer: StoreThread | None = None
         self._reader: StoreThread | None = None
         self._locks: dict[str, lifelock.LifeLock] = {}
@@ -134,6 +135,7 @@ class SqliteStore:
 
     async def _open(self) -> None:
         file = self._file = SqliteFile(self.uri)
+        self._path = file.path  # what lies beside the file has one name, whatever led to it
         writer = self._writer = self._new_thread("holdfast-writer", on_quiet=self._look)
         try:
             await writer.call(self._open_writer, file)
@@ -277,8 +279,8 @@ class SqliteStore:
     # Workers.
 
     async def register_worker(self, worker: str, *, now: int, lease_until: int, workflows: Sequence[str] = ()) -> None:
-        if self.uri.path is not None:
-            self._locks[worker] = lifelock.LifeLock(self.uri.path, worker)
+        if self._path is not None:
+            self._locks[worker] = lifelock.LifeLock(self._path, worker)
         values = (worker, socket.gethostname(), os.getpid(), now, lease_until, _text(workflows))
         await self._patiently(lambda: self._write("register_worker", *values))
 
@@ -297,7 +299,7 @@ class SqliteStore:
 
     async def dead_workers(self, *, now: int) -> list[str]:
         live = await self._rows(_LiveWorker, "live_workers")
-        path = self.uri.path
+        path = self._path
         if path is None:
             return [row.id for row in live if row.lease_until < now and row.id not in self._locks]
         return [
@@ -308,14 +310,14 @@ class SqliteStore:
 
     async def buried(self, worker: str) -> None:
         self._release(worker)
-        if self.uri.path is not None:
-            lifelock.remove(self.uri.path, worker)
+        if self._path is not None:
+            lifelock.remove(self._path, worker)
 
     async def forget_workers(self, *, before: int) -> None:
         await self._write("forget_workers", before)
 
     async def sweep_locks(self, *, before: int) -> None:
-        path = self.uri.path
+        path = self._path
         if path is not None:
             live = {row.id for row in await self._rows(_LiveWorker, "live_workers")}
             await self._call(self._reader, lambda: lifelock.sweep(path, live | self._locks.keys(), before_us=before))
