@@ -127,13 +127,15 @@ class Run(Generic[T]):
             ended = await self._expected.wait()
             if ended is not None:
                 return ended
+        results = self._client._engine.results
         while True:
-            changed = asyncio.ensure_future(self._client._engine.results.changed(self.id))
+            changed = asyncio.ensure_future(results.changed(self.id))
             try:
                 await asyncio.sleep(0)  # registers before looking: an end in between is not missed
                 ended = await self._look()
                 if ended is not None:
                     return ended
+                results.check()
                 await changed
             finally:
                 changed.cancel()

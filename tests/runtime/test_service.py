@@ -7,7 +7,8 @@ import pytest
 from tests.runtime.kit import play
 
 from holdfast._runtime.service import Ticker
-from holdfast.errors import StoreBusy
+from holdfast._store.port import RecordRefused
+from holdfast.errors import StoreBusy, StoreCorrupt, StoreError
 
 
 def test_the_first_turn_comes_at_once_and_a_poke_brings_the_next() -> None:
@@ -74,6 +75,26 @@ def test_a_turn_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCa
         ("WARNING", "test"),
         ("ERROR", "test failed; it goes on"),
     ]
+
+
+def test_an_error_of_the_store_that_will_not_pass_is_told() -> None:
+    async def main() -> None:
+        broken = StoreCorrupt("a page")
+        errors = [StoreBusy("held elsewhere"), RecordRefused("one record"), OSError("no descriptor"), broken]
+        told: asyncio.Queue[StoreError] = asyncio.Queue()
+
+        async def turn() -> None:
+            if not errors:
+                await asyncio.Event().wait()
+            ticker.poke()
+            raise errors.pop(0)
+
+        ticker = Ticker("test", period=3600, turn=turn, on_fault=told.put_nowait)
+        await ticker.start()
+        assert await told.get() is broken
+        await ticker.stop()
+
+    play(main())
 
 
 @pytest.mark.parametrize("moments", range(8))

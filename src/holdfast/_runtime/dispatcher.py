@@ -65,7 +65,7 @@ class Dispatcher:
         self._next_due: int | None = None
         self._cancel_alarm: Callable[[], None] | None = None
         self._cancel_look: Callable[[], None] | None = None
-        self._ticker = Ticker("dispatcher", period=POLL_SECONDS, turn=self._turn)
+        self._ticker = Ticker("dispatcher", period=POLL_SECONDS, turn=self._turn, on_fault=journal.fail)
 
     async def start(self) -> None:
         """Begin with what is ready now."""

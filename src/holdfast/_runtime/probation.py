@@ -59,7 +59,7 @@ class Probation:
         self._workflows = workflows
         self._suspect: int | None = None
         self._next_at = 0.0
-        self._ticker = Ticker("probation", period=LOOK_SECONDS, turn=self._turn)
+        self._ticker = Ticker("probation", period=LOOK_SECONDS, turn=self._turn, on_fault=journal.fail)
 
     async def start(self) -> None:
         """Begin, after a while."""

@@ -45,7 +45,7 @@ from holdfast._runtime.told import log_poisoned
 from holdfast._store.journal import Journal
 from holdfast._store.port import Store
 from holdfast._world import World
-from holdfast.errors import Fenced, RunPoisoned, StoreError
+from holdfast.errors import Fenced, RunPoisoned
 
 CLOCK_JUMP_US: Final = 5_000_000
 """By how much the wall clock may move against the event loop's before it counts as a jump."""
@@ -83,8 +83,8 @@ class Recovery:
         self._renewed_at = 0.0
         self._clock_ahead = 0.0
         self._steady_since = 0.0
-        self._renew = Ticker("lease", period=options.seconds / 3, turn=self._renew_lease)
-        self._sweep = Ticker("recovery", period=options.sweep_seconds, turn=self.sweep)
+        self._renew = Ticker("lease", period=options.seconds / 3, turn=self._renew_lease, on_fault=journal.fail)
+        self._sweep = Ticker("recovery", period=options.sweep_seconds, turn=self.sweep, on_fault=journal.fail)
 
     async def start(self) -> None:
         """Enter this worker and take over from the dead."""
@@ -136,18 +136,12 @@ class Recovery:
     async def _renew_lease(self) -> None:
         now = self._world.now_us()
         until = self._lease_until(now)
-        try:
-            stands = await self._store.renew_lease(self._worker, lease_until=until, workflows=self._known())
-            if stands:
-                self._stands(until)
-                await self._store.forget_workers(before=now - WORKERS_KEPT_US)
-                await self._store.sweep_locks(before=now - LOCK_SPARED_US)
-        except StoreError as error:
-            if not error.retryable:  # a failed sync: nobody knows what is on the disk
-                self._journal.fail(error)
-            raise
-        if not stands:
+        if not await self._store.renew_lease(self._worker, lease_until=until, workflows=self._known()):
             self._journal.fail(Fenced(f"worker {self._worker} was declared dead by another worker"))
+            return
+        self._stands(until)
+        await self._store.forget_workers(before=now - WORKERS_KEPT_US)
+        await self._store.sweep_locks(before=now - LOCK_SPARED_US)
 
     def _stands(self, until: int) -> None:
         """The lease is good until then: bodies may begin."""

@@ -73,7 +73,8 @@ class Results:
         self._expected: dict[str, Expectation] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._waiters: Counter[str] = Counter()
-        self._ticker = Ticker("results", period=POLL_SECONDS, turn=self._look)
+        self._cause: BaseException | None = None
+        self._ticker = Ticker("results", period=POLL_SECONDS, turn=self._look, on_fault=self.fail)
 
     async def start(self) -> None:
         """Begin to look for ends elsewhere."""
@@ -82,12 +83,7 @@ class Results:
     async def stop(self) -> None:
         """End; whoever still waits is told."""
         await self._ticker.stop()
-        closed = NotOpen("the app was closed while a result was awaited", hint="the run goes on; ask again later")
-        self.fail(closed)
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(closed)
-                waiting.exception()  # retrieved, should nobody wait any more
+        self.fail(NotOpen("the app was closed while a result was awaited", hint="the run goes on; ask again later"))
 
     def expect(self, run_id: str) -> None:
         """This process is about to execute this run."""
@@ -117,10 +113,20 @@ class Results:
             self.unexpect(run_id)
 
     def fail(self, cause: BaseException) -> None:
-        """This process executes nothing any more: whoever waits for a run of it learns why."""
+        """This process executes nothing any more, or sees nothing any more: whoever waits here learns why."""
+        self._cause = cause
         expected, self._expected = self._expected, {}
         for expectation in expected.values():
             expectation.settle(None, cause)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(cause)
+                waiting.exception()  # retrieved, should nobody wait any more
+
+    def check(self) -> None:
+        """Raise why nobody here will learn of ends any more, if that is so."""
+        if self._cause is not None:
+            raise self._cause
 
     async def changed(self, run_id: str) -> None:
         """Wait until the run may have ended or become blocked. Register before you look, or you miss it."""

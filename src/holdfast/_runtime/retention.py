@@ -60,7 +60,7 @@ class RetentionService:
         shortest = (policy.shortest or timedelta.max).total_seconds()
         self._clock = TrustedClock(world, shortest=shortest)
         period = min(PERIOD_SECONDS, max(PERIOD_SECONDS_MIN, shortest / PERIODS_IN_RETENTION))
-        self._ticker = Ticker("retention", period=period, turn=self.turn)
+        self._ticker = Ticker("retention", period=period, turn=self.turn, on_fault=journal.fail)
 
     async def start(self) -> None:
         """Begin; with a policy that keeps everything there is nothing to do."""

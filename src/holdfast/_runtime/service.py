@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from holdfast._runtime.events import ENGINE_LOG
-from holdfast.errors import Fenced, HoldfastError
+from holdfast._store.port import RecordRefused
+from holdfast.errors import Fenced, HoldfastError, StoreError
 
 
 class Service(Protocol):
@@ -34,12 +35,21 @@ class Ticker:
         name: for logs.
         period: seconds between the end of one turn and the next.
         turn: what to do. A passing error is logged and tried again in the next turn.
+        on_fault: told of an error of the store that will not pass: a damaged page, a disk that fails.
     """
 
-    def __init__(self, name: str, *, period: float, turn: Callable[[], Awaitable[object]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        period: float,
+        turn: Callable[[], Awaitable[object]],
+        on_fault: Callable[[StoreError], object] | None = None,
+    ) -> None:
         self._name = name
         self._period = period
         self._turn = turn
+        self._on_fault = on_fault
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -68,8 +78,15 @@ class Ticker:
                 return
             except (HoldfastError, OSError) as error:  # such as no free descriptor
                 ENGINE_LOG.warning("%s: %s", self._name, error)
+                self._tell_of(error)
             except Exception:
                 ENGINE_LOG.exception("%s failed; it goes on", self._name)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._period):  # wait_for of Python 3.11 may swallow a cancellation
                     await self._wake.wait()
+
+    def _tell_of(self, error: BaseException) -> None:
+        if self._on_fault is None or not isinstance(error, StoreError):
+            return
+        if not error.retryable and not isinstance(error, RecordRefused):
+            self._on_fault(error)
