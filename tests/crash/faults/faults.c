@@ -5,10 +5,12 @@
  *     FAULTS_SWITCHES   a file with `struct switches`, mapped by both sides
  *
  * full        writes: ENOSPC (a file may still be made longer by a hole, which needs no room)
- * sync_fails  fsync, fdatasync: EIO, and so it stays
+ * sync_fails  fsync, fdatasync of a file: EIO (what becomes of a folder's sync SQLite does not ask)
  * read_only   opening for writing, writing, removing: EROFS, as after the kernel has remounted a failing disk
- * no_files    opening anything anywhere: EMFILE
+ * no_files    opening in the folder: EMFILE, and from the first failure to the last anywhere
  * clock       nanoseconds by which CLOCK_REALTIME is wrong; the monotonic clock is right
+ *
+ * Each fault counts the calls that it could strike, and strikes those with the numbers `begins` to `ends` - 1.
  */
 
 #define _GNU_SOURCE
@@ -24,9 +26,13 @@
 #include <time.h>
 #include <unistd.h>
 
+struct fault {
+    volatile int64_t begins, ends, calls;
+};
+
 struct switches {
     volatile int64_t clock;
-    volatile int32_t full, sync_fails, read_only, no_files;
+    struct fault full, sync_fails, read_only, no_files;
 };
 
 enum { DESCRIPTORS = 4096 };
@@ -72,6 +78,12 @@ static int fail(int error) {
     return -1;
 }
 
+static int strikes_at(const struct fault *fault, int64_t call) { return fault->begins <= call && call < fault->ends; }
+
+static int strikes(struct fault *fault) {
+    return strikes_at(fault, __atomic_add_fetch(&fault->calls, 1, __ATOMIC_SEQ_CST));
+}
+
 static int is_inside(const char *path) {
     size_t length = strlen(folder);
     return !strncmp(path, folder, length) && (path[length] == '/' || !path[length]);
@@ -84,10 +96,11 @@ static int is_affected(int descriptor) { return descriptor >= 0 && descriptor < 
 static int open_any(const char *path, int flags, mode_t mode) {
     prepare();
     int inside = is_inside(path);
-    if (switches->no_files) return fail(EMFILE);
-    if (inside && switches->read_only && (flags & (O_ACCMODE | O_CREAT))) return fail(EROFS);
+    struct fault *no_files = &switches->no_files;
+    if (inside ? strikes(no_files) : strikes_at(no_files, no_files->calls)) return fail(EMFILE);
+    if (inside && flags & (O_ACCMODE | O_CREAT) && strikes(&switches->read_only)) return fail(EROFS);
     int descriptor = real_open(path, flags, mode);
-    if (descriptor >= 0 && descriptor < DESCRIPTORS) affected[descriptor] = (char)inside;
+    if (descriptor >= 0 && descriptor < DESCRIPTORS) affected[descriptor] = inside && path[strlen(folder)];
     return descriptor;
 }
 
@@ -115,15 +128,18 @@ int close(int descriptor) {
 
 int access(const char *path, int mode) {
     prepare();
-    return mode & W_OK && switches->read_only && is_inside(path) ? fail(EROFS) : real_access(path, mode);
+    return mode & W_OK && is_inside(path) && strikes(&switches->read_only) ? fail(EROFS) : real_access(path, mode);
 }
 
 /* Writing. */
 
 static ssize_t write_at(int descriptor, const void *data, size_t length, off_t offset) {
     prepare();
-    int error = !is_affected(descriptor) ? 0 : switches->read_only ? EROFS : switches->full ? ENOSPC : 0;
-    return error ? fail(error) : real_pwrite(descriptor, data, length, offset);
+    if (is_affected(descriptor)) {
+        if (strikes(&switches->read_only)) return fail(EROFS);
+        if (strikes(&switches->full)) return fail(ENOSPC);
+    }
+    return real_pwrite(descriptor, data, length, offset);
 }
 
 ssize_t pwrite(int descriptor, const void *data, size_t length, off_t offset) {
@@ -136,7 +152,7 @@ ssize_t pwrite64(int descriptor, const void *data, size_t length, off64_t offset
 
 static int cut_to(int descriptor, off_t length) {
     prepare();
-    return switches->read_only && is_affected(descriptor) ? fail(EROFS) : real_ftruncate(descriptor, length);
+    return is_affected(descriptor) && strikes(&switches->read_only) ? fail(EROFS) : real_ftruncate(descriptor, length);
 }
 
 int ftruncate(int descriptor, off_t length) { return cut_to(descriptor, length); }
@@ -144,17 +160,17 @@ int ftruncate64(int descriptor, off64_t length) { return cut_to(descriptor, leng
 
 int fsync(int descriptor) {
     prepare();
-    return switches->sync_fails && is_affected(descriptor) ? fail(EIO) : real_fsync(descriptor);
+    return is_affected(descriptor) && strikes(&switches->sync_fails) ? fail(EIO) : real_fsync(descriptor);
 }
 
 int fdatasync(int descriptor) {
     prepare();
-    return switches->sync_fails && is_affected(descriptor) ? fail(EIO) : real_fdatasync(descriptor);
+    return is_affected(descriptor) && strikes(&switches->sync_fails) ? fail(EIO) : real_fdatasync(descriptor);
 }
 
 int unlink(const char *path) {
     prepare();
-    return switches->read_only && is_inside(path) ? fail(EROFS) : real_unlink(path);
+    return is_inside(path) && strikes(&switches->read_only) ? fail(EROFS) : real_unlink(path);
 }
 
 /* The clock. */

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -19,22 +20,54 @@ from tests.crash.power.recording import ROOT
 
 SOURCE = Path(__file__).with_name("faults.c")
 PATIENCE_SECONDS = 30.0
+FOR_GOOD = 1 << 60
+TRIES = int(os.environ.get("HOLDFAST_FAULTS", "1"))
+"""How many times each fault is tried: 100 in `make crash`."""
+SEED = int(os.environ.get("HOLDFAST_SEED", random.SystemRandom().randrange(2**32)))
+
+
+class Fault(ctypes.Structure):
+    """`struct fault` of faults.c: which of the calls fail that it could strike."""
+
+    begins: int
+    ends: int
+    calls: int
+    _fields_ = [("begins", ctypes.c_int64), ("ends", ctypes.c_int64), ("calls", ctypes.c_int64)]
+
+    def strike(self, nth: int = 1, *, times: int = FOR_GOOD) -> None:
+        """From the n-th call on, counted from now."""
+        self.ends = 0
+        self.begins = self.calls + nth
+        self.ends = self.begins + times
+
+    def end(self) -> None:
+        self.ends = 0
+
+    @property
+    def has_struck(self) -> bool:
+        """Whether the first of these calls was made."""
+        return self.calls >= self.begins
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last of these calls was made."""
+        return self.calls >= self.ends - 1
 
 
 class Switches(ctypes.Structure):
     """`struct switches` of faults.c, in memory that the subject shares."""
 
     clock: int
-    full: int
-    sync_fails: int
-    read_only: int
-    no_files: int
+    full: Fault
+    sync_fails: Fault
+    read_only: Fault
+    no_files: Fault
     _fields_ = [
         ("clock", ctypes.c_int64),
-        ("full", ctypes.c_int32),
-        ("sync_fails", ctypes.c_int32),
-        ("read_only", ctypes.c_int32),
-        ("no_files", ctypes.c_int32),
+        ("full", Fault),
+        ("sync_fails", Fault),
+        ("read_only", Fault),
+        ("no_files", Fault),
     ]
 
 

@@ -24,7 +24,7 @@ DISK_BYTES = 24_000_000
 def test_a_full_disk_delays_everything_and_loses_nothing(faults: Faults, folder: Path) -> None:
     with subject(folder / "a.db", faults=faults) as running:
         running.until_results(SOME)
-        faults.switches.full = 1
+        faults.switches.full.strike()
         running.until_logged("writing is delayed, will be tried again", times=2)
         assert (
             "database or disk is full (SQLITE_FULL) (hint: make room on the disk; work goes on by itself)"
@@ -33,7 +33,7 @@ def test_a_full_disk_delays_everything_and_loses_nothing(faults: Faults, folder:
         before = running.told.facts
         running.until_logged("writing is delayed", times=5)
         assert running.told.facts == before, "nothing is acknowledged while nothing can be stored"
-        faults.switches.full = 0
+        faults.switches.full.end()
         running.until_logged("the store accepts writes again")
         running.until_results(SOME)
         assert running.finish() == 0
@@ -76,7 +76,7 @@ def test_a_file_system_that_is_really_full_delays_everything_and_loses_nothing(f
 def test_a_failed_sync_ends_the_process_and_nothing_is_guessed(faults: Faults, folder: Path) -> None:
     with subject(folder / "a.db", faults=faults) as running:
         running.until_results(SOME)
-        faults.switches.sync_fails = 1
+        faults.switches.sync_fails.strike()
         assert running.ended() == 1
         assert "CRITICAL holdfast.engine worker" in running.log
         assert (
@@ -90,7 +90,7 @@ def test_a_failed_sync_ends_the_process_and_nothing_is_guessed(faults: Faults, f
 def test_a_disk_that_becomes_read_only_ends_the_process(faults: Faults, folder: Path) -> None:
     with subject(folder / "a.db", faults=faults) as running:
         running.until_results(SOME)
-        faults.switches.read_only = 1
+        faults.switches.read_only.strike()
         assert running.ended() == 1
         assert "CRITICAL holdfast.engine worker" in running.log
         assert "OSError" not in running.log, "what happens while it leaves does not hide the cause"
@@ -114,7 +114,7 @@ def test_a_read_only_place_is_refused_with_what_to_do(there: bool, used: Path, f
     if there:
         shutil.copy(used, folder)
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
-    faults.switches.read_only = 1
+    faults.switches.read_only.strike()
     with subject(folder / "a.db", faults=faults) as running:
         assert running.ended() == 1
         assert f"holdfast.errors.StoreUnavailable: the folder {folder} may not be written by this user" in running.log
@@ -124,7 +124,7 @@ def test_a_read_only_place_is_refused_with_what_to_do(there: bool, used: Path, f
 def test_a_failed_sync_of_a_lease_ends_an_idle_worker(faults: Faults, folder: Path) -> None:
     with subject(folder / "a.db", "--at-once", "0", "--lease", "0.5", faults=faults) as running:
         running.until(lambda: running.lines > 0)
-        faults.switches.sync_fails = 1
+        faults.switches.sync_fails.strike()
         running.until_logged("CRITICAL holdfast.engine worker")
         assert "SQLITE_IOERR_FSYNC" in running.log
 
@@ -133,12 +133,12 @@ def test_a_database_that_is_opened_on_a_full_disk_says_so_and_is_not_harmed(
     used: Path, faults: Faults, folder: Path
 ) -> None:
     shutil.copy(used, folder)
-    faults.switches.full = 1
+    faults.switches.full.strike()
     with subject(folder / "a.db", "--name", "new", faults=faults) as running:
         assert running.ended() == 1
         assert "holdfast.errors.StoreFull" in running.log
         assert "hint: make room on the disk" in running.log
-    faults.switches.full = 0
+    faults.switches.full.end()
     with subject(folder / "a.db", "--name", "new", faults=faults) as running:
         running.until_results(1)
         assert running.finish() == 0
