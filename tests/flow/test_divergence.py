@@ -249,3 +249,22 @@ def test_chance_is_the_same_in_replay(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert drawn[0] == drawn[1]
+
+
+def test_a_sleep_that_has_begun_ends_when_it_was_to_whatever_the_code_says_since(tmp_path: Path) -> None:
+    async def short(n: int) -> int:
+        await reserve(n)
+        await sleep(0.05)
+        return n
+
+    async def long(n: int) -> int:
+        await reserve(n)
+        await sleep(86_400)
+        return n
+
+    async def main() -> None:
+        await begin(tmp_path / "a.db", short, entries=1)
+        async with app_with(tmp_path / "a.db", long) as app:
+            assert await asyncio.wait_for(ended(app), 20) == 1
+
+    asyncio.run(main())

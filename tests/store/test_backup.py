@@ -315,6 +315,66 @@ def test_damaged_database_gives_no_backup(source: Path, tmp_path: Path) -> None:
     assert not [name for name in names(tmp_path) if "copy" in name]
 
 
+def test_damage_that_copying_and_counting_do_not_meet_is_found_by_verifying(source: Path, tmp_path: Path) -> None:
+    content = source.read_bytes()
+    source.write_bytes(content.replace(b"run-299", b"run-xxx", 1))  # in the table, or in an index
+    with pytest.raises(StoreCorrupt, match=r"is damaged, and a copy of it would be: .*index"):
+        copied(source, tmp_path / "copy.db")
+    assert not [name for name in names(tmp_path) if "copy" in name]
+
+
+def test_copy_that_holds_something_else_than_was_counted_is_refused(source: Path, tmp_path: Path) -> None:
+    with ReadOnlyDatabase(source) as database, pytest.raises(StoreCorrupt, match=r"holds Counts.runs=300.*not"):
+        back_up(lambda query: database.read(query)._replace(runs=299), source, tmp_path / "copy.db")
+    assert not [name for name in names(tmp_path) if "copy" in name]
+
+
+class Disk:
+    """What a test did to the disk: which file or folder was flushed, and when names changed."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.done: list[object] = []
+        fsync = os.fsync
+        patch.setattr(
+            os, "fsync", lambda descriptor: (self.done.append(os.fstat(descriptor).st_ino), fsync(descriptor))
+        )
+        for name in ("replace", "link", "unlink"):
+            patch.setattr(os, name, self.noting(name, getattr(os, name)))
+
+    def noting(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *more: Any, **options: Any) -> Any:
+            if "-shm" not in str(path):  # it means nothing
+                self.done.append(name)
+            return real(path, *more, **options)
+
+        return call
+
+
+def test_a_copy_is_flushed_before_it_has_its_name_and_its_name_before_it_is_told(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copies").mkdir()
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        made = copied(source, tmp_path / "copies" / "copy.db")
+    copy, folder = made.path.stat().st_ino, made.path.parent.stat().st_ino
+    assert disk.done[:3] == [copy, "replace", folder]
+
+
+def test_a_restore_is_flushed_between_any_two_names_that_change(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut no log stands beside a database that is not its own, and what was there has a name."""
+    made = copied(source, tmp_path / "copy.db")
+    source.write_bytes(b"not a database" * 1000)
+    Path(f"{source}-wal").write_bytes(b"its log")
+    with monkeypatch.context() as patch:
+        disk = Disk(patch)
+        done = restored(made.path, source)
+    draft, folder = done.path.stat().st_ino, tmp_path.stat().st_ino
+    assert disk.done[:9] == [draft, "link", "link", folder, "unlink", folder, "replace", folder, "unlink"]
+
+
 def test_full_disk_leaves_nothing_and_says_so(source: Path, tmp_path: Path) -> None:
     """A process may write no file beyond 64 kB."""
     code = (

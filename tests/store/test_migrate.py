@@ -41,6 +41,16 @@ def file(tmp_path: Path) -> Generator[SqliteFile, None, None]:
     opened.close()
 
 
+def test_migrations_are_applied_in_turns(file: SqliteFile, source: Path) -> None:
+    outside: list[str] = []
+    connection = file.writer()
+    connection.set_trace_callback(lambda sql: None if file.turnstile.held else outside.append(sql))
+    assert len(migrate(connection, file.turnstile, now_us=0, source=source)) == 2
+    connection.set_trace_callback(None)
+    assert outside
+    assert [sql for sql in outside if not sql.startswith("select")] == []
+
+
 def schema(file: SqliteFile) -> list[str]:
     return [row[0] for row in file.reader().execute("select name from sqlite_master order by name")]
 

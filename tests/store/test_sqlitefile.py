@@ -16,6 +16,7 @@ import pytest
 import holdfast
 from holdfast._store import place
 from holdfast._store.sqlitefile import APPLICATION_ID, SqliteFile, _check_library, translate, wal_reset_bug
+from holdfast._store.turnstile import Turnstile
 from holdfast._store.uri import SqliteUri
 from holdfast.errors import (
     NotOpen,
@@ -348,6 +349,20 @@ def test_last_close_folds_the_log_into_the_database_and_removes_it(path: Path) -
     assert {found.name for found in path.parent.iterdir()} == {"a.db", "a.db-turn-a", "a.db-turn-b"}
     with pytest.raises(NotOpen):
         file.writer()
+
+
+@pytest.mark.parametrize("act", [SqliteFile.writer, SqliteFile.reader, SqliteFile.close], ids=lambda act: act.__name__)
+def test_connections_are_opened_and_closed_in_a_turn(act: Callable[[SqliteFile], object], path: Path) -> None:
+    """The first one may have to play the log back, the last one folds it into the database."""
+    file = prepared(path)
+    here = threading.Thread(target=act, args=(file,))
+    with Turnstile(path).turn():
+        here.start()
+        while here.is_alive() and not any(seat.waiting for seat in list(file.turnstile._seats)):
+            continue
+        assert here.is_alive(), "it did not wait for its turn"
+    here.join()
+    file.close()
 
 
 def test_reader_cannot_write(file: SqliteFile) -> None:
