@@ -424,10 +424,10 @@ def test_nothing_but_sqlite_opens_the_database_its_log_or_its_index(path: Path) 
     assert set(eval(seen)) <= {f"{path}-turn-a", f"{path}-turn-b"}
 
 
-def run_script(script: str, *args: object) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, *args: object, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(holdfast.__file__).parents[1])}
     command = [sys.executable, "-c", script, *map(str, args)]
-    return subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
+    return subprocess.run(command, env=environment, text=True, capture_output=True, check=True, timeout=timeout)
 
 
 OTHER_LIBRARY = """
@@ -572,6 +572,37 @@ def test_child_forked_in_the_middle_is_refused_and_the_parent_goes_on(path: Path
         file.writer().execute("commit")
     assert values(file) == [1, 2]
     file.close()
+
+
+CLOSING = """
+import os, sys, threading
+from pathlib import Path
+from holdfast._store.sqlitefile import SqliteFile
+from holdfast._store.uri import SqliteUri
+for _ in range(30):
+    stays, goes = (SqliteFile(SqliteUri(path=Path(sys.argv[1]))) for _ in range(2))
+    stays.writer()
+    opening = threading.Thread(target=goes.writer)  # ends, so that whoever opens next closes for it
+    opening.start(); opening.join()
+    ready = threading.Barrier(2)
+    def work():
+        ready.wait(); goes.reader(); goes.close()
+    thread = threading.Thread(target=work); thread.start()
+    ready.wait()
+    for _ in range(3):
+        child = os.fork()
+        if child == 0: os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    assert stays.writer().execute("pragma integrity_check").fetchone() == ("ok",)
+    stays.close()
+print("closed")
+"""
+
+
+def test_forks_while_another_thread_opens_and_closes_do_not_wait_for_each_other_for_ever(path: Path) -> None:
+    done = run_script(CLOSING, path, timeout=60)
+    assert (done.stdout, done.stderr) == ("closed\n", "")
 
 
 def test_child_that_exits_normally_does_not_touch_what_it_inherited(path: Path) -> None:

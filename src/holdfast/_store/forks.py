@@ -16,8 +16,8 @@ So nothing may be open at the moment of the fork:
 "Inside SQLite" is being in a turn, or in `SqliteFile.no_fork()`. A thread that forks while it is there itself cannot be
 waited for. Its connections stay open, and the child refuses the file with an error instead of losing commits.
 
-Order of waiting: the threads' locks, then the turns by device and inode. A thread in its turn never waits for a
-thread's lock, and two processes that fork at once take turns in the same order, so there is no circle.
+Order of waiting: the lock of all files, the threads' locks, then the turns by device and inode. A thread in its turn
+never waits for a thread's lock, and two processes that fork at once take turns in the same order: there is no circle.
 
 Fork handlers cannot be taken back, so there is one set for the process, made with the first file.
 """

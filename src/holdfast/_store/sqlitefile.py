@@ -177,10 +177,11 @@ class SqliteFile:
         if self._closed:
             return
         self._closed = True
-        with self.turnstile.turn():
-            for thread in self.threads():
-                thread.close()
-        self.turnstile.close()
+        with forks().no_fork():  # a fork in another thread would wait for a turn on descriptors that are closed here
+            with self.turnstile.turn():
+                for thread in self.threads():
+                    thread.close()
+            self.turnstile.close()
 
     def _mine(self) -> _Thread:
         if self._closed:
@@ -316,10 +317,10 @@ class _Thread:
         return [connection for connection in (self.writer, self.reader) if connection is not None]
 
     def close(self) -> None:
-        with self:
-            for connection in self.connections():
-                connection.close()
-            self.writer = self.reader = None
+        """In a turn, in which no fork can be. Waiting for the lock there would be a circle: a fork waits with it."""
+        for connection in self.connections():
+            connection.close()
+        self.writer = self.reader = None
 
 
 # What is checked and set.
