@@ -160,6 +160,22 @@ def test_nothing_is_left_running_when_a_worker_leaves_in_the_middle_of_starts(tm
     play(main())
 
 
+def test_a_worker_that_leaves_while_it_is_looked_at_is_not_called_dead(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its row was live when it was read, and its lock is free when that is looked at."""
+
+    async def main() -> None:
+        async with opened(ones, at=tmp_path / "a.db") as stays:
+            async with opened(ones, at=tmp_path / "a.db") as leaves:
+                seen_alive = worker_of(leaves).id
+            await worker_of(stays).recovery._bury(seen_alive)
+            assert sorted(row.state for row in (await stays.stats()).workers) == ["left", "live"]
+
+    play(main())
+    assert "dead" not in caplog.text
+
+
 def test_a_dead_workers_runs_are_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
 

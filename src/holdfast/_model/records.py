@@ -380,10 +380,17 @@ class Imported(NamedTuple):
 
 
 class Buried(NamedTuple):
-    """Answer to `WorkerBuried`: how many runs it left, and id and workflow of those that are blocked as poison."""
+    """Answer to `WorkerBuried`.
+
+    Attributes:
+        orphans: how many runs it left.
+        poisoned: id and workflow of those that are blocked as poison.
+        was_live: by its row; else it has left, or somebody else has buried it.
+    """
 
     orphans: int
     poisoned: tuple[tuple[str, str], ...]
+    was_live: bool = True
 
 
 class RunRow(NamedTuple):

@@ -122,7 +122,8 @@ class Recovery:
         error = None if after is None else encode_failure(_poisoned(after))
         buried: Buried = await self._journal.write(WorkerBuried(dead, self._world.now_us(), after, error))
         await self._store.buried(dead)
-        ENGINE_LOG.warning("worker %s is dead; what it left unfinished goes on here", dead)
+        if buried.was_live:
+            ENGINE_LOG.warning("worker %s is dead; what it left unfinished goes on here", dead)
         for run_id, workflow in buried.poisoned:
             log_poisoned(run_id, workflow, after or 0)
         if buried.orphans:

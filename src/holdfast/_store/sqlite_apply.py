@@ -282,10 +282,10 @@ class Applier:
 
     def _bury(self, record: WorkerBuried) -> Buried:
         worker = record.worker
-        self._run("bury_worker", worker, record.now)
+        was_live = self._run("bury_worker", worker, record.now) > 0
         orphans = self._run("orphan_runs", worker, record.now, record.poison_after, record.error)
         poisoned = self._connection.execute(self._sql["poisoned_runs"], (worker,)).fetchall() if orphans else ()
-        return Buried(orphans, tuple((row["id"], row["workflow"]) for row in poisoned))
+        return Buried(orphans, tuple((row["id"], row["workflow"]) for row in poisoned), was_live)
 
     def _unblock(self, record: RunsUnblocked) -> tuple[RunRow, ...]:
         numbers: str = self._value(
