@@ -605,6 +605,29 @@ def test_forks_while_another_thread_opens_and_closes_do_not_wait_for_each_other_
     assert (done.stdout, done.stderr) == ("closed\n", "")
 
 
+REPLACED = """
+import os, sys
+from pathlib import Path
+from holdfast._store.sqlitefile import SqliteFile
+from holdfast._store.uri import SqliteUri
+path = Path(sys.argv[1])
+before = SqliteFile(SqliteUri(path=path))
+before.writer(); before.close()
+path.rename(path.with_name("kept"))
+after = SqliteFile(SqliteUri(path=path))
+after.writer()
+child = os.fork()
+if child == 0: os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("forked")
+"""
+
+
+def test_closed_file_takes_no_part_in_forks(path: Path) -> None:
+    """Its turn would be that of the file which is at its path since: taken twice by one thread, it never comes."""
+    assert run_script(REPLACED, path, timeout=30).stdout == "forked\n"
+
+
 def test_child_that_exits_normally_does_not_touch_what_it_inherited(path: Path) -> None:
     script = """
 import os, sys

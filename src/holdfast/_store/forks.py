@@ -60,6 +60,11 @@ class Forks:
         with self._lock:
             self._files.add(file)
 
+    def remove(self, file: SqliteFile) -> None:
+        """Take part no more: it is closed, and another file may be at its path."""
+        with self._lock:
+            self._files.discard(file)
+
     def no_fork(self) -> AbstractContextManager[object]:
         """While in this block, forks in other threads wait: for a connection that belongs to no file yet."""
         return self._lock

@@ -182,6 +182,7 @@ class SqliteFile:
                 for thread in self.threads():
                     thread.close()
             self.turnstile.close()
+            forks().remove(self)
 
     def _mine(self) -> _Thread:
         if self._closed:
