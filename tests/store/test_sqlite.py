@@ -214,6 +214,28 @@ def test_every_acknowledged_batch_of_a_killed_process_is_there(tmp_path: Path) -
     asyncio.run(look())
 
 
+def test_a_worker_enters_and_leaves_when_a_foreign_program_lets_go_however_long_that_takes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with a_store(tmp_path / "a.db", busy_timeout=0.01) as bench:
+            for change in (
+                lambda: bench.store.register_worker("w2", now=1, lease_until=FAR),
+                lambda: bench.store.leave("w2", now=2),
+            ):
+                caplog.clear()
+                with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as foreign:
+                    foreign.execute("begin immediate")
+                    waiting = asyncio.ensure_future(change())
+                    while caplog.text.count("waiting goes on") < 2:
+                        assert not waiting.done()
+                        await asyncio.sleep(0)
+                    foreign.execute("rollback")
+                await waiting
+
+    asyncio.run(main())
+
+
 def test_whatever_the_store_writes_it_writes_in_a_turn(tmp_path: Path) -> None:
     """A commit or a checkpoint outside of one may meet another process's: then the WAL-reset bug takes pages away."""
 
