@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
+from holdfast._store.transaction import transaction
 from holdfast._store.turnstile import Turnstile
 from holdfast.errors import InternalError, SchemaMismatch, UsageError
 
@@ -162,16 +163,10 @@ def _apply_next(
     connection: sqlite3.Connection, known: Sequence[Migration], target: int | None, now_us: int
 ) -> Migration | None:
     """The first that is missing, in a transaction that has looked by itself what is missing."""
-    connection.execute("begin immediate")
-    try:
+    with transaction(connection):
         pending = _pending(connection, known, target)
         if pending:
             _apply(connection, pending[0], now_us)
-        connection.execute("commit")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("rollback")
-        raise
     return pending[0] if pending else None
 
 

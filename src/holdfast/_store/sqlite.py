@@ -26,8 +26,8 @@ import logging
 import os
 import socket
 import sqlite3
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -50,6 +50,7 @@ from holdfast._store.sqlite_prune import MARKED_IDS
 from holdfast._store.sqlite_search import count_rows, list_rows
 from holdfast._store.sqlitefile import NOT_UTF8, SQLITE_FAULTS, SqliteFile, translate
 from holdfast._store.thread import StoreThread
+from holdfast._store.transaction import transaction
 from holdfast._store.uri import SqliteUri
 from holdfast._world import World
 from holdfast.errors import Fenced, InternalError, NotOpen, StoreBusy, StoreUnavailable
@@ -217,7 +218,7 @@ class SqliteStore:
             raise InternalError("the writer thread has no connection")
         with file.no_fork(), file.turnstile.turn():
             self._check_identity(file)
-            with _transaction(connection):
+            with transaction(connection):
                 if worker is not None and connection.execute(self._sql["fence"], (worker,)).fetchone() is None:
                     raise Fenced(
                         f"worker {worker} was declared dead; its batch of {len(batch)} records was refused",
@@ -332,7 +333,7 @@ class SqliteStore:
             file, connection = self._file, self._connection
             if file is None or connection is None:
                 raise NotOpen("the store is closed")
-            with file.turnstile.turn(), _transaction(connection):
+            with file.turnstile.turn(), transaction(connection):
                 changed = connection.execute(self._sql[name], values).rowcount
                 if also:
                     connection.execute(self._sql[also[0]], also[1:])
@@ -481,18 +482,6 @@ class SqliteStore:
         if thread is None or self._closing:
             raise NotOpen("the store is not open", hint="use it inside `async with app:`")
         return thread
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Generator[None]:
-    connection.execute("begin immediate")
-    try:
-        yield
-        connection.execute("commit")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("rollback")
-        raise
 
 
 def _text(value: object) -> str:
