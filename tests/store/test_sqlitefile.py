@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast._store import place
+from holdfast._store import place, sqlitefile
 from holdfast._store.sqlitefile import APPLICATION_ID, SqliteFile, _check_library, translate, wal_reset_bug
 from holdfast._store.turnstile import Turnstile
 from holdfast._store.uri import SqliteUri
@@ -141,6 +141,26 @@ def test_empty_file_becomes_a_database(path: Path) -> None:
     file = prepared(path)
     assert pragma(file.writer(), "application_id") == APPLICATION_ID
     file.close()
+
+
+def test_a_file_that_was_torn_while_somebody_wrote_is_looked_at_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes may be done, and have removed the journal, before the one who has read asks for it."""
+    plain(path, "create table orders (x)")
+    whole, looks = path.read_bytes(), list[Path]()
+
+    def has_log(database: Path) -> bool:
+        looks.append(database)
+        if len(looks) == 2:  # after the first look
+            path.write_bytes(whole)
+        return real(database)
+
+    real = sqlitefile._has_log
+    monkeypatch.setattr(sqlitefile, "_has_log", has_log)
+    path.write_bytes(whole[:100].ljust(len(whole), b"\xff"))
+    open_file(path).close()
+    assert len(looks) >= 2
 
 
 def test_journal_that_a_crash_left_is_played_back(path: Path) -> None:

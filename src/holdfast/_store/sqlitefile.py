@@ -335,15 +335,16 @@ def _check_library(version: tuple[int, ...]) -> None:
         )
 
 
-def _check_contents(path: Path) -> None:
+def _check_contents(path: Path, *, again: int = 2) -> None:
     """Look at an existing file through SQLite, before anything of ours is written beside it."""
     if not _has_log(path):
         # As a file at rest: a connection that looks for a log makes one, and leaves it beside a database not ours.
         try:
             return _look(path, "mode=ro&immutable=1")
         except StoreCorrupt:
-            if not _has_log(path):  # else somebody writes since a moment ago, and what was read was torn
+            if not again:
                 raise
+            return _check_contents(path, again=again - 1)  # it may be torn: somebody has written meanwhile, or does
     try:
         _look(path, "mode=ro")
     except StoreUnavailable as error:
