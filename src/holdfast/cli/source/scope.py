@@ -270,7 +270,7 @@ class Scope:
         if callable(static) or isinstance(static, property | classmethod | staticmethod) or hasattr(static, "func"):
             return None
         for base in kind.__mro__:
-            annotation = vars(base).get("__annotations__", {}).get(name, MISSING)
+            annotation = inspect.get_annotations(base).get(name, MISSING)
             if annotation is not MISSING:
                 return self._said(annotation, vars(sys.modules.get(base.__module__, builtins)))
         if static is not MISSING and not inspect.isdatadescriptor(static):
