@@ -97,3 +97,23 @@ def test_the_clock_waits_for_connections_but_not_for_a_server_that_only_listens(
     listening, connected = run(main(), loop)  # type: ignore[misc]
     assert listening == 0.0
     assert connected > 0.0
+
+
+def test_a_child_process_keeps_the_clock_still_whatever_was_cancelled_or_waited_for_before() -> None:
+    loop = VirtualLoop()
+
+    async def main() -> float:
+        making = asyncio.create_task(asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it has begun, and its pipes are not yet connected
+        making.cancel()
+        await asyncio.wait([making])
+        assert making.cancelled()
+        loop.patience._since = 0  # nothing has happened for long
+        child = await asyncio.create_subprocess_exec("sleep", "0.1")
+        assert loop._selector._real_seconds() > 0.0  # type: ignore[attr-defined]
+        await asyncio.wait_for(child.wait(), 60)
+        return loop.time()
+
+    assert run(main(), loop) == 0.0
+    assert not loop.children

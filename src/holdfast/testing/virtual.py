@@ -48,7 +48,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         outside: calls under way in threads that are sure to answer; while there are any, the clock stands still.
         threads: step bodies and calls of executors under way in other threads, also those that nobody waits for.
         calls: those of executors.
-        children: processes that asyncio has started and that have not ended.
+        children: the transports of processes that asyncio has started and that have not ended.
         bodies: of the workers on this loop; they know how many of theirs are under way.
         patience: with what is at work in real time.
         on_idle: called before the clock jumps; true when it found something to do, so that the jump waits.
@@ -59,7 +59,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.outside = 0
         self.threads = 0
         self.calls = 0
-        self.children = 0
+        self.children: set[object] = set()
         self.bodies: weakref.WeakSet[Bodies] = weakref.WeakSet()
         self.on_idle: Callable[[], bool] = _nothing_to_do
         self._background: weakref.WeakSet[asyncio.TimerHandle] = weakref.WeakSet()
@@ -102,7 +102,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def is_at_work(self) -> bool:
         """Whether a body is under way, a call of an executor or a child process."""
-        return self.calls > 0 or self.children > 0 or any(bodies.active for bodies in self.bodies)
+        return self.calls > 0 or bool(self.children) or any(bodies.active for bodies in self.bodies)
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., Any], *args: Any
@@ -117,16 +117,19 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     async def _make_subprocess_transport(self, *args: Any, **options: Any) -> Any:
         transport = await super()._make_subprocess_transport(*args, **options)  # type: ignore[misc]
-        self.children += 1
+        if transport.get_returncode() is None:
+            self.children.add(transport)
+            self.patience.renew()
         return transport
 
-    def _child_watcher_callback(self, *args: Any) -> None:
+    def _child_watcher_callback(self, pid: int, returncode: int, transport: Any) -> None:
         """In the thread that has waited for the child, unless the system tells the loop itself."""
-        super()._child_watcher_callback(*args)  # type: ignore[misc]
-        self.call_soon_threadsafe(self._child_ended)
+        super()._child_watcher_callback(pid, returncode, transport)  # type: ignore[misc]
+        # Two turns later, as on Python 3.11 the transport knows its return code only then.
+        self.call_soon_threadsafe(self.call_soon, self._child_ended, transport)
 
-    def _child_ended(self) -> None:
-        self.children -= 1
+    def _child_ended(self, transport: object) -> None:
+        self.children.discard(transport)  # of one whose making was cancelled nobody has heard
         self.patience.renew()
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
@@ -209,7 +212,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def _real_seconds(self) -> float:
         """How long to wait in real time before the clock jumps."""
         loop = self._loop
-        if loop.threads <= 0 and loop.children <= 0 and len(self.get_map()) == len(self._passive):
+        if loop.threads <= 0 and not loop.children and len(self.get_map()) == len(self._passive):
             return 0.0
         seconds = STUCK_SECONDS if loop.is_next_in_background() and loop.is_at_work() else GRACE_SECONDS
         return loop.patience.left(seconds)
