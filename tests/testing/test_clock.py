@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -250,6 +252,20 @@ def test_whoever_waits_for_nothing_is_told_where_and_what_the_open_runs_wait_for
         "run 'month' of workflow 'two_reminders' is paused: it goes on after run.resume()",
     ]
     assert caught.value.__cause__ is None
+
+
+def test_whoever_waits_for_nothing_is_told_so_even_if_the_runs_cannot_be_looked_at(tmp_path: Path) -> None:
+    async def main(clock: Clock) -> None:
+        async with clock.app(waits_for_ever, path=tmp_path / "damaged.db") as app:
+            run = await app.start(waits_for_ever, id="ever")
+            await clock.advance(1)
+            with closing(sqlite3.connect(tmp_path / "damaged.db", isolation_level=None)) as connection:
+                connection.execute("update holdfast_runs set created_at = 9000000000000000000")
+            await run.result()
+
+    with pytest.raises(AssertionError, match="ten virtual years") as caught:
+        play(main)
+    assert "its runs cannot be looked at: run 'ever' has a row that cannot be read" in str(caught.value)
 
 
 def test_bodies_that_work_in_real_time_keep_the_clock_still() -> None:
