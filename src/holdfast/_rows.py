@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,6 +14,10 @@ from holdfast._store.port import WorkerRow
 from holdfast.errors import StoreCorrupt
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNREADABLE: Final = (msgspec.DecodeError, TypeError, ValueError, OverflowError, RecursionError)
+"""What reading a row raises that somebody has changed: text that is no JSON, an instant outside of the calendar."""
+_object: Final = msgspec.json.Decoder(dict[str, Any])  # made once: a type is analysed at each `msgspec.json.decode`
+_object_or_null: Final = msgspec.json.Decoder(dict[str, Any] | None)
 
 
 def info_of(row: RunDetail) -> RunInfo:
@@ -24,8 +26,10 @@ def info_of(row: RunDetail) -> RunInfo:
     Raises:
         StoreCorrupt: somebody has changed the row, and it means nothing any more.
     """
-    with _readable(f"run {row.id!r}", f"look at the others with -id:{row.id}"):
+    try:
         return _info_of(row)
+    except _UNREADABLE as error:
+        raise _changed(f"run {row.id!r}", error, hint=f"look at the others with -id:{row.id}") from error
 
 
 def _info_of(row: RunDetail) -> RunInfo:
@@ -58,8 +62,11 @@ def entry_of(row: EntryRecorded) -> Entry:
     Raises:
         StoreCorrupt: somebody has changed the row, and it means nothing any more.
     """
-    with _readable(f"entry {row.seq} of run number {row.run}", "correct it, or restore a backup"):
+    try:
         return _entry_of(row)
+    except _UNREADABLE as error:
+        what = f"entry {row.seq} of run number {row.run}"
+        raise _changed(what, error, hint="correct it, or restore a backup") from error
 
 
 def _entry_of(row: EntryRecorded) -> Entry:
@@ -86,7 +93,7 @@ def worker_of(row: WorkerRow) -> WorkerInfo:
     Raises:
         StoreCorrupt: somebody has changed the row, and it means nothing any more.
     """
-    with _readable(f"worker {row.id!r}", "delete it, unless that worker lives"):
+    try:
         return WorkerInfo(
             id=row.id,
             host=row.host,
@@ -97,6 +104,8 @@ def worker_of(row: WorkerRow) -> WorkerInfo:
             workflows=row.workflows,
             runs=row.runs,
         )
+    except _UNREADABLE as error:
+        raise _changed(f"worker {row.id!r}", error, hint="delete it, unless that worker lives") from error
 
 
 def instant(microseconds: int | None) -> datetime | None:
@@ -109,13 +118,13 @@ def _value(text: str | None) -> Any:
 
 
 def _attributes(text: str | None) -> dict[str, Any]:
-    return {} if text is None else msgspec.json.decode(text, type=dict[str, Any] | None) or {}
+    return {} if text is None else _object_or_null.decode(text) or {}
 
 
 def _error(text: str | None) -> ErrorInfo | None:
     if text is None:
         return None
-    stored = msgspec.json.decode(text, type=dict[str, Any])
+    stored = _object.decode(text)
     causes, state = stored.get("causes"), stored.get("state")
     return ErrorInfo(
         type=_text(stored.get("type")),
@@ -131,10 +140,5 @@ def _text(value: object) -> str:
     return "" if value is None else value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-@contextmanager
-def _readable(what: str, hint: str) -> Generator[None]:
-    """What in a row cannot be read is a fault of the row: text that is no JSON, an instant outside of the calendar."""
-    try:
-        yield
-    except (msgspec.DecodeError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise StoreCorrupt(f"{what} has a row that cannot be read: {error}", hint=hint) from error
+def _changed(what: str, error: Exception, *, hint: str) -> StoreCorrupt:
+    return StoreCorrupt(f"{what} has a row that cannot be read: {error}", hint=hint)

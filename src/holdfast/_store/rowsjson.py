@@ -8,7 +8,9 @@ So whoever decodes the payload finds out, and that run is blocked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -38,21 +40,32 @@ def decode_rows(decoder: msgspec.json.Decoder[T], raw: bytes | str) -> T:
         raise _unreadable(error) from error
 
 
-def rows_of(kind: type[T], rows: Iterable[Any]) -> list[T]:
+def rows_of(kind: type[T], rows: Sequence[sqlite3.Row]) -> list[T]:
     """Rows as named tuples. Types are checked: on a damaged page a column may hold anything.
 
     Raises:
         StoreCorrupt: one does.
     """
+    return _checked(kind, [*map(_columns(kind, rows), rows)])
+
+
+def workers_of(rows: Iterable[sqlite3.Row]) -> list[WorkerRow]:
+    """Workers, with the names of their workflows."""
+    named = ({**dict(row), "workflows": decode_rows(_names, row["workflows"])} for row in rows)
+    return _checked(WorkerRow, [WorkerRow(**row) for row in named])
+
+
+def _columns(kind: Any, rows: Sequence[sqlite3.Row]) -> Callable[[sqlite3.Row], Any]:
+    """Takes the fields of `kind` from a row; their places are looked up once, since by name is three times as slow."""
+    names = rows[0].keys() if rows else kind._fields
+    return itemgetter(*map(names.index, kind._fields))
+
+
+def _checked(kind: type[T], rows: list[Any]) -> list[T]:
     try:
-        return [msgspec.convert(tuple(kind(**dict(row))), kind) for row in rows]  # type: ignore[arg-type]
+        return msgspec.convert(rows, list[kind])  # type: ignore[valid-type]
     except msgspec.ValidationError as error:
         raise _unreadable(error) from error
-
-
-def workers_of(rows: Iterable[Any]) -> list[WorkerRow]:
-    """Workers, with the names of their workflows."""
-    return rows_of(WorkerRow, [{**dict(row), "workflows": decode_rows(_names, row["workflows"])} for row in rows])
 
 
 def _unreadable(error: Exception) -> StoreCorrupt:
