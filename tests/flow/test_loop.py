@@ -217,6 +217,16 @@ def test_a_coroutine_that_will_not_end_is_given_up_and_the_others_are_closed() -
     assert closed == ["Task-2"]
 
 
+async def in_time(awaitable: Any) -> None:
+    async with asyncio.timeout(5):
+        await awaitable
+
+
+async def in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(touch("again"))
+
+
 @pytest.mark.parametrize(
     "operation",
     [
@@ -224,8 +234,10 @@ def test_a_coroutine_that_will_not_end_is_given_up_and_the_others_are_closed() -
         lambda: sleep(5),
         lambda: asyncio.gather(touch("again")),
         lambda: asyncio.ensure_future(asyncio.sleep(1)),
+        lambda: in_time(touch("again")),
+        lambda: in_a_group(),
     ],
-    ids=["step", "sleep", "gather", "task"],
+    ids=["step", "sleep", "gather", "task", "timeout", "group"],
 )
 def test_code_that_swallows_every_refusal_and_tries_again_does_not_hold_the_thread(operation: Any) -> None:
     """``except:`` around what is tried again is common; refused at once each time, it would spin for ever."""

@@ -271,7 +271,8 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         **_options: object,
     ) -> WorkflowTask[T]:
         if self.closing:
-            _close_quietly(coro)
+            if isinstance(coro, Coroutine):
+                _close_quietly(coro)
             self.refuse()
             return self.create_future()  # type: ignore[return-value]
         if self.is_in_plain_code is not None and self.is_in_plain_code():
@@ -343,7 +344,7 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
             if task.done():
                 continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            if not _close_quietly(task.get_coro()):
+            if not self._close_task(task):
                 self.owner.unhandled(
                     {"message": f"{task.get_name()} cannot be closed: its `finally` awaits without end"}
                 )
@@ -353,6 +354,14 @@ class WorkflowLoop(_Base):  # type: ignore[misc]
         self.tasks.clear()
         self.ready.clear()
         self.generators = None
+
+    def _close_task(self, task: WorkflowTask[Any]) -> bool:
+        """As the current task: `timeout` and `TaskGroup` would fail without one, before they ask for anything."""
+        asyncio.tasks._enter_task(self, task)
+        try:
+            return _close_quietly(task.get_coro())
+        finally:
+            asyncio.tasks._leave_task(self, task)
 
 
 @cache
