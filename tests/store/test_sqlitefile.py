@@ -595,8 +595,9 @@ def test_child_forked_in_the_middle_is_refused_and_the_parent_goes_on(path: Path
 
 
 CLOSING = """
-import os, sys, threading
+import os, sys, threading, warnings
 from pathlib import Path
+warnings.simplefilter("ignore", DeprecationWarning)  # of CPython 3.12: it forks while a thread runs, on purpose
 from holdfast._store.sqlitefile import SqliteFile
 from holdfast._store.uri import SqliteUri
 for _ in range(30):
