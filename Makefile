@@ -68,7 +68,7 @@ test-all: ## run the fast tests on each of Python 3.11, 3.12 and 3.13 found here
 	done; test "$$tested" -gt 0 || { echo "error: no Python 3.11, 3.12 or 3.13 found" >&2; exit 1; }
 
 .PHONY: crash
-crash: $(VENV)/.test ## kill workers (KILLS=200), stress one file (STRESS=180 s), cut the power (CUTS=20000), faults (FAULTS=100), simulate (SIM=5000 seeds), race (PROGRAMS=2000), fuzz (FUZZ=2000)
+crash: $(VENV)/.test ## look for losses (KILLS STRESS CUTS LOCKED FAULTS SIM PROGRAMS FUZZ)
 	@HOLDFAST_KILLS=$(KILLS) HOLDFAST_STRESS_SECONDS=$(STRESS) HOLDFAST_CUTS=$(CUTS) HOLDFAST_LOCKED_SECONDS=$(LOCKED) \
 		HOLDFAST_FAULTS=$(FAULTS) HOLDFAST_SIM=$(SIM) HOLDFAST_PROGRAMS=$(PROGRAMS) HOLDFAST_FUZZ=$(FUZZ) \
 		HOLDFAST_REPORT=$(REPORT) \

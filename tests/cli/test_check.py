@@ -307,6 +307,14 @@ def test_filters_and_ended_runs(cli: Cli) -> None:
     assert cli("check", target, "--workflow", "checkout", "--limit", "1", "-o", "json").json["runs"] == 1
 
 
+@pytest.mark.parametrize("more", [(), ("--source-only",)])
+def test_a_slip_in_the_name_of_a_workflow_is_no_clean_answer(cli: Cli, more: tuple[str, ...]) -> None:
+    begin_order()
+    answer = cli("check", new("misnamed"), "--workflow", "chekout", *more)
+    assert answer.err == "nothing was checked: the app has no workflow 'chekout' (hint: did you mean 'checkout'?)\n"
+    assert cli("check", "misnamed:app", "--workflow", "checkout", *more).err == ""
+
+
 def test_works_while_a_worker_works(cli: Cli, process: Process, shop: Path) -> None:
     pipe = shop / "begun"
     os.mkfifo(pipe)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,18 @@ def test_a_database_beside_the_one_that_is_not_there_is_named(cli: Cli, shop: Pa
     elsewhere = cli("ls", "--db", f"sqlite:///{shop / 'missing.db'}").err
     assert elsewhere.endswith(f"(hint: there is --db sqlite:///{shop / 'shop.db'})\n")
     assert not (shop / "orders.db").exists()
+
+
+def test_the_database_of_another_program_is_named_by_its_tables(cli: Cli, shop: Path) -> None:
+    with closing(sqlite3.connect(shop / "orders.db")) as connection:
+        for table in ("users", "bills", "carts", "towns"):
+            connection.execute(f"create table {table} (id integer primary key autoincrement)")
+    answer = cli("ls", "-o", "json")
+    assert (answer.code, answer.error["code"]) == (1, "no-database")
+    assert answer.error["message"].endswith("but tables of another program: bills, carts, towns, ...")
+    assert answer.error["hint"].startswith("choose another with --db or HOLDFAST_URI")
+    assert cli("migrate").code == 0
+    assert cli("ls").code == 0
 
 
 def test_file_without_our_tables_is_no_database_of_ours(cli: Cli, shop: Path) -> None:

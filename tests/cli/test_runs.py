@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sqlite3
 import sys
@@ -255,6 +256,32 @@ def test_runs_that_nobody_takes_are_told_with_what_takes_them(worked_off: Cli) -
     stats = worked_off("stats", "-o", "json").json
     assert stats["waiting"] == [{"workflow": "sleeper", "runs": 1, "reason": "no worker is alive"}]
     assert worked_off("ls", "id:later").err == ""
+
+
+def test_a_killed_worker_is_dead_at_once_wherever_somebody_looks(
+    cli: Cli, shop: Path, process: Callable[..., Any]
+) -> None:
+    pipe = shop / "begun"
+    os.mkfifo(pipe)
+    cli("start", "lasting", "--id", "lasting-1")
+    worker = process("worker", "shop:app", "-o", "jsonl", BEGUN=str(pipe))
+    assert pipe.read_text() == "begun"
+    assert "no worker is alive" not in "".join([*said(cli("ls")), *said(cli("stats")), *said(cli("workers"))])
+    worker.kill()
+    worker.wait()  # its lease stands for half a minute more
+    assert [row["state"] for row in cli("workers", "-o", "json").json] == ["dead"]
+    table = cli("workers")
+    assert re.search(r" dead  +\S+ m?s +gone +1", table.out)
+    assert table.err == "no worker is alive: `holdfast worker MOD:APP` starts one\n"
+    assert "no worker is alive, and 1 run waits for one: `holdfast worker MOD:APP` starts one" in cli("stats").out
+    assert [row["state"] for row in cli("stats", "-o", "json").json["workers"]] == ["dead"]
+    assert cli("ls").err == "no worker is alive: `holdfast worker MOD:APP` starts one\n"
+    assert cli("show", "lasting-1", "-o", "json").json["waits"] == "no worker is alive"
+    assert "no worker is alive to go on with 'lasting-1'" in cli("wait", "lasting-1", "--timeout", "1.1").err
+
+
+def said(answer: Any) -> tuple[str, str]:
+    return answer.out, answer.err
 
 
 def test_wait_without_patience_answers_for_a_run_that_has_ended(worked_off: Cli) -> None:

@@ -38,6 +38,8 @@ def test_full_synchronous_is_the_default() -> None:
     ("uri", "message", "hint"),
     [
         ("orders.db", "orders.db", "sqlite:///orders.db"),
+        ("sqlite:orders.db", "sqlite:orders.db", "write sqlite:///orders.db"),
+        ("sqlite:/var/orders.db", "sqlite:/var/orders.db", "write sqlite:////var/orders.db"),
         ("sqlit:///a.db", "sqlit", "did you mean sqlite?"),
         ("mongodb://x", "mongodb", "sqlite:///"),
         ("sqlite://host/a.db", "host", "sqlite:///host/a.db"),

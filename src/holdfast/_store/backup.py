@@ -231,7 +231,9 @@ def _refuse_existing(target: Path, *, force: bool) -> None:
     if os.path.exists(target) and not os.path.isfile(target):
         raise UsageError(f"{target} is not a file, and a backup is one", hint="name a file")
     if os.path.exists(target) and not force:
-        raise UsageError(f"{target} exists already", hint="choose another name, or force it")
+        raise UsageError(
+            f"{target} exists already", hint="choose another name, or replace it: --force, in Python force=True"
+        )
 
 
 def _counted(connection: sqlite3.Connection) -> Counts:

@@ -57,7 +57,8 @@ def parse(uri: str) -> SqliteUri:
     scheme, colon, rest = uri.partition("://")
     if not colon:
         known = without_password(uri)
-        raise UsageError(f"{shown(known)} is not a database URI", hint=f"write sqlite:///{known[:WORD_CHARS_MAX]}")
+        path = known.removeprefix("sqlite:")[:WORD_CHARS_MAX]
+        raise UsageError(f"{shown(known)} is not a database URI", hint=f"write sqlite:///{path}")
     _check_scheme(scheme.lower())
     location, _, query = rest.partition("?")
     return _with_options(SqliteUri(path=_path(location, uri)), query)

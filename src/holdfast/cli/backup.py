@@ -46,7 +46,7 @@ def backup(settings: Settings, file: Path, force: bool) -> None:
         write_json(settings, _value(made))
     else:
         settings.out.print(
-            f"{made.path}  {size(made.size)}, {made.runs:,} runs, {made.entries:,} entries, verified", soft_wrap=True
+            f"{made.path}  {size(made.size)}, {_held(made.runs, made.entries)}, verified", soft_wrap=True
         )
 
 
@@ -71,7 +71,7 @@ def restore(settings: Settings, file: Path) -> None:
         write_json(settings, {"database": str(done.path), "kept": kept, "runs": done.runs, "entries": done.entries})
         say(settings, _THE_PAST)
         return
-    settings.out.print(f"restored  {done.path}  {done.runs:,} runs, {done.entries:,} entries, verified", soft_wrap=True)
+    settings.out.print(f"restored  {done.path}  {_held(done.runs, done.entries)}, verified", soft_wrap=True)
     if done.kept is not None:
         settings.out.print(f"kept      {done.kept}", soft_wrap=True)
     for line in folded(_THE_PAST, settings.err.width):
@@ -90,6 +90,10 @@ def _progress(settings: Settings) -> Generator[Progress | None]:
             status.update(f"{what} {done / total:.0%} of {total:,} pages" if total else what)
 
         yield tell
+
+
+def _held(runs: int, entries: int) -> str:
+    return f"{runs:,} {'run' if runs == 1 else 'runs'}, {entries:,} {'entry' if entries == 1 else 'entries'}"
 
 
 def _value(made: Backup) -> dict[str, object]:

@@ -91,7 +91,7 @@ def _write(settings: Settings, listed: Listed) -> None:
     else:
         settings.out.print(_draw(settings, listed), soft_wrap=True)
         if NOBODY in listed.waits.values():
-            settings.err.print(f"{NOBODY} to take what is ready: {START_ONE}", style="dim", soft_wrap=True)
+            settings.err.print(f"{NOBODY}: {START_ONE}", style="dim", soft_wrap=True)
 
 
 def _draw(settings: Settings, listed: Listed) -> Text:

@@ -21,6 +21,7 @@ from holdfast.errors import StoreError, UsageError
 
 T = TypeVar("T")
 OTHERS_MAX: Final = 3
+RUNS_TABLE: Final = "holdfast_runs"
 
 
 def with_client(
@@ -67,9 +68,16 @@ def require(uri: SqliteUri) -> Path:
         UsageError: it is in memory.
     """
     path = existing(uri)
-    if not has_tables(path):
+    tables = tables_in(path)
+    if tables is None or RUNS_TABLE in tables:
+        return path
+    if not tables:
         raise NoDatabase(f"{path} holds no runs of holdfast", hint="`holdfast migrate` makes its tables")
-    return path
+    more = ", ..." if len(tables) > OTHERS_MAX else ""
+    raise NoDatabase(
+        f"{path} holds no runs of holdfast, but tables of another program: {', '.join(tables[:OTHERS_MAX])}{more}",
+        hint="choose another with --db or HOLDFAST_URI; if it is meant to hold both, run `holdfast migrate`",
+    )
 
 
 def existing(uri: SqliteUri) -> Path:
@@ -97,18 +105,18 @@ def _others(missing: Path) -> str:
     return f"there is {' and '.join(f'--db sqlite:///{path}' for path in there)}" if there else ""
 
 
-def has_tables(path: Path) -> bool:
-    """Whether our tables are there; true, too, when that cannot be told, so that opening it tells why."""
+def tables_in(path: Path) -> list[str] | None:
+    """The names of the tables; none when they cannot be told, so that opening it tells why."""
 
-    def look(connection: sqlite3.Connection) -> bool:
+    def look(connection: sqlite3.Connection) -> list[str]:
         refuse_foreign(connection, path)
-        found = connection.execute("select 1 from sqlite_master where name = 'holdfast_runs'").fetchone()
-        return found is not None
+        query = "select name from sqlite_master where type = 'table' and name not like 'sqlite\\_%' escape '\\'"
+        return [row["name"] for row in connection.execute(f"{query} order by name")]
 
     database = ReadOnlyDatabase(path)
     try:
         return database.read(look)
     except StoreError:
-        return True
+        return None
     finally:
         database.close()

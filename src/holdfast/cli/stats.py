@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
@@ -17,7 +18,7 @@ from holdfast.cli.grid import grid
 from holdfast.cli.harmless import one_line
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import NOBODY, START_ONE, UNKNOWN, known_by, reason_of, suspects, suspicion
+from holdfast.cli.strangers import NOBODY, START_ONE, UNKNOWN, known_by, reason_of, suspects, suspicion, unburied
 from holdfast.cli.values import Duration
 from holdfast.cli.watching import watch
 from holdfast.cli.words import STYLES, age, duration, now, state_text
@@ -48,7 +49,9 @@ def stats(settings: Settings, window: float, watched: bool) -> None:
 
     async def work(client: Client) -> None:
         async def look() -> Seen:
-            return Seen(await client.stats(window=window), tuple(await suspects(client, limit=SUSPECTS_MAX)))
+            seen, dead = await client.stats(window=window), await unburied(client)
+            rows = tuple(row._replace(state="dead") if row.id in dead else row for row in seen.workers)
+            return Seen(replace(seen, workers=rows), tuple(await suspects(client, limit=SUSPECTS_MAX)))
 
         if watched:
             await watch(settings, look=look, draw=draw, write=write)
@@ -205,9 +208,9 @@ def _row(name: Text, counts: list[int], states: list[str]) -> list[Text]:
 def _workers(seen: Stats) -> Text:
     live = [worker_of(row) for row in seen.workers if row.state == "live"]
     if not live:
-        ready = seen.count("ready")
-        waits = f", and {ready:,} {'run waits' if ready == 1 else 'runs wait'} for one: {START_ONE}"
-        return Text(f"{NOBODY}{waits}", style="yellow") if ready else Text(NOBODY, style="dim")
+        waiting = seen.count("ready") + sum(row.runs for row in seen.workers)  # what dead ones hold, too
+        waits = f", and {waiting:,} {'run waits' if waiting == 1 else 'runs wait'} for one: {START_ONE}"
+        return Text(f"{NOBODY}{waits}", style="yellow") if waiting else Text(NOBODY, style="dim")
     instant = now()
     rows = [
         [

@@ -35,7 +35,7 @@ async def say_unknown(settings: Settings, client: Client, asked: Iterable[str]) 
     known |= {name for worker in await client.workers() for name in worker.workflows}
     for name in names:
         if name not in known:
-            say(settings, f"no run and no worker has a workflow {name!r}", hint=_hint(name, known), style="yellow")
+            say(settings, f"no run and no worker has a workflow {name!r}", hint=hint_for(name, known), style="yellow")
 
 
 def _asked_for(filters: Filters) -> Iterator[str]:
@@ -46,7 +46,8 @@ def _asked_for(filters: Filters) -> Iterator[str]:
             yield from (word.text for word in term.test.values if isinstance(word, Word))
 
 
-def _hint(name: str, known: set[str]) -> str:
+def hint_for(name: str, known: set[str]) -> str:
+    """What may have been meant by a workflow's name that is not known."""
     near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(
         name.lower(), [other for other in known if other.lower() == name.lower()], n=1, cutoff=0.0
     )

@@ -15,7 +15,7 @@ from holdfast._model.lifecycle import ENDED
 from holdfast.cli.answers import say, write_json
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import waits_because
+from holdfast.cli.strangers import NOBODY, START_ONE, waits_because
 from holdfast.cli.values import Duration
 from holdfast.cli.words import duration, error_line
 
@@ -87,6 +87,8 @@ async def _say_why(settings: Settings, client: Client, run: Run[Any]) -> None:
         hint = f"start one that knows workflow {info.workflow!r}: holdfast worker MOD:APP"
         told = f"no worker has taken {run.id!r} yet{f': {reason}' if reason else ''}"
         say(settings, told, hint=hint, style="default")
+    elif info.state == RunState.RUNNING and NOBODY in (await waits_because(client, [info])).values():
+        say(settings, f"{NOBODY} to go on with {run.id!r}", hint=START_ONE, style="default")
     elif info.state == RunState.BLOCKED:
         told = f"{run.id!r} is blocked: {error_line(info.error) if info.error else info.reason}"
         say(settings, told, hint=info.error.hint if info.error else "", style="default")

@@ -13,7 +13,7 @@ from holdfast.cli.answers import write_list
 from holdfast.cli.grid import grid
 from holdfast.cli.opening import with_client
 from holdfast.cli.settings import Settings, pass_settings, shared_options
-from holdfast.cli.strangers import NOBODY
+from holdfast.cli.strangers import NOBODY, START_ONE, workers_seen
 from holdfast.cli.watching import watch
 from holdfast.cli.words import age, now
 
@@ -38,10 +38,12 @@ def workers(settings: Settings, gone: bool, watched: bool) -> None:
             settings.err.print(NOBODY, style="dim")
         else:
             settings.out.print(draw(found), soft_wrap=True)
+            if all(worker.state != "live" for worker in found):
+                settings.err.print(f"{NOBODY}: {START_ONE}", style="dim", soft_wrap=True)
 
     async def work(client: Client) -> None:
         async def look() -> tuple[WorkerInfo, ...]:
-            return await client.workers(gone=gone)
+            return await workers_seen(client, gone=gone)
 
         if watched:
             await watch(settings, look=look, draw=draw, write=write)
@@ -62,11 +64,12 @@ def _draw(found: tuple[WorkerInfo, ...], width: int) -> Text:
 def _row(worker: WorkerInfo, seen: datetime) -> list[Text]:
     lives = worker.state == "live"
     style = "default" if lives else "dim"
-    up_for = age((seen if lives else worker.lease_until) - worker.started_at)
+    up_for = age((seen if lives else min(seen, worker.lease_until)) - worker.started_at)
     cells = (worker.id, worker.host, str(worker.pid), worker.state, up_for)
     known = Text(", ".join(worker.workflows), style=style)
     left = worker.lease_until - seen
-    lease = lease_text(left.total_seconds()) if lives else Text(f"gone {age(-left)} ago", style=style)
+    since = f"gone {age(-left)} ago" if worker.lease_until < seen else "gone"
+    lease = lease_text(left.total_seconds()) if lives else Text(since, style=style)
     return [*(Text(cell, style=style) for cell in cells), lease, Text(f"{worker.runs:,}", style=style), known]
 
 

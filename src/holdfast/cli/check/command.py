@@ -17,7 +17,7 @@ from holdfast._looking import nothing_opens
 from holdfast._runtime.replay import Verdict
 from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast._store.uri import parse
-from holdfast.cli.answers import write_json, write_list
+from holdfast.cli.answers import say, write_json, write_list
 from holdfast.cli.check.drawing import draw
 from holdfast.cli.check.judge import Judge
 from holdfast.cli.check.limit import Limit
@@ -30,6 +30,7 @@ from holdfast.cli.settings import Settings, pass_settings, shared_options
 from holdfast.cli.source import drawing as source_drawing
 from holdfast.cli.source.findings import Finding
 from holdfast.cli.source.walk import read_workflows
+from holdfast.cli.unknown import hint_for
 from holdfast.cli.values import Duration
 
 SECONDS: Final = 5.0
@@ -111,10 +112,21 @@ def _checked(settings: Settings, app: Holdfast, wanted: Wanted, *, source_only: 
     findings = read_workflows(workflows)
     tally, began = Tally(), time.perf_counter()
     if source_only:
+        _say_if_unknown(settings, app, wanted)
         return Report(None, tally, findings, 0.0)
     with ReadOnlyDatabase(existing(parse(app.uri))) as database:
         _replay_all(settings, database, app, wanted, tally)
+        if not tally.runs:
+            _say_if_unknown(settings, app, wanted)
         return Report(database.path, tally, findings, time.perf_counter() - began)
+
+
+def _say_if_unknown(settings: Settings, app: Holdfast, wanted: Wanted) -> None:
+    """Nothing was checked, and the name may be a slip: an answer without faults would hide it."""
+    name = wanted.workflow
+    if name is not None and name not in app._known:
+        told = f"nothing was checked: the app has no workflow {name!r}"
+        say(settings, told, hint=hint_for(name, set(app._known)), style="yellow")
 
 
 def _replay_all(settings: Settings, database: ReadOnlyDatabase, app: Holdfast, wanted: Wanted, tally: Tally) -> None:
