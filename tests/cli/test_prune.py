@@ -160,6 +160,7 @@ def test_doctor_says_how_a_file_learns_to_shrink(cli: Cli, shop: Path) -> None:
     made = sqlite3.connect(shop / "orders.db")
     made.execute("create table mine (x)")
     made.close()
+    assert cli("migrate").code == 0
     cli("start", "any", "--id", "a")
     (finding,) = findings_of(cli, "space")
     assert (finding["level"], "vacuum" in finding["advice"]) == ("warn", True)

@@ -95,7 +95,9 @@ class Worker:
 
     @contextmanager
     def _opened(self) -> Generator[SqliteFile]:
-        file = SqliteFile(SqliteUri(path=self._path, synchronous="normal", busy_timeout=0 if self._turns else 10))
+        file = SqliteFile(
+            SqliteUri(path=self._path, synchronous="normal", busy_timeout=0 if self._turns else 10), joins=True
+        )
         if not self._turns:
             file.turnstile = NoTurnstile()
         with file.turnstile.turn():
@@ -192,7 +194,7 @@ class Stress:
 
 
 def _prepare(path: Path) -> None:
-    file = SqliteFile(SqliteUri(path=path))
+    file = SqliteFile(SqliteUri(path=path), joins=True)
     with file.turnstile.turn():
         file.writer().executescript(SCHEMA)
     file.close()
@@ -201,7 +203,7 @@ def _prepare(path: Path) -> None:
 def check(folder: Path, report: Report) -> None:
     """Compare the file with the logs, in one snapshot; the others go on meanwhile."""
     told = _read_logs(folder, report)
-    file = SqliteFile(SqliteUri(path=folder / "stress.db"))
+    file = SqliteFile(SqliteUri(path=folder / "stress.db"), joins=True)
     try:
         _compare(file.reader(), told, report)
     except sqlite3.Error as error:

@@ -1,7 +1,7 @@
 """Databases of other applications, and files that are none: refused with a clear word, and not a byte is written.
 
 An application's database without a mark of its own and without tables of our names may be shared: ours then go beside
-the application's, and only when a worker, `start`, `import` or `migrate` asks for it.
+the application's, and only when `migrate` asks for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.fuzz.commandline import files as all_files
 from tests.fuzz.hostile import fault
 
 from holdfast import Holdfast
-from holdfast.errors import SchemaMismatch, StoreCorrupt, StoreError
+from holdfast.errors import SchemaMismatch, StoreCorrupt, StoreError, UsageError
 
 pytestmark = pytest.mark.crash
 
@@ -153,8 +153,23 @@ def test_commands_that_look_leave_a_database_without_our_tables_as_it_is(kind: s
         assert files(here.parent) == before, answer.told()
 
 
+@pytest.mark.parametrize("kind", ["unmarked", "unmarked, in WAL mode"])
+def test_tables_of_another_program_are_joined_by_migrate_only(kind: str, here: Path) -> None:
+    SHARED[kind](here / "orders.db")
+    before = files(here.parent)
+    for args in (("start", "flow"), ("import", "../runs.jsonl")):
+        answer = check(call(*args))
+        assert (answer.code, "tables of another program: t" in answer.err) == (2, True), answer.told()
+        assert files(here.parent) == before, answer.told()
+    for open_it in (lambda app: app.sync(worker=True), lambda app: app.sync()):
+        with pytest.raises(UsageError, match="holdfast migrate"), open_it(Holdfast("sqlite:///orders.db")):
+            pass
+        assert files(here.parent) == before
+
+
 def test_an_applications_tables_stay_beside_ours(here: Path) -> None:
     SHARED["unmarked"](here / "orders.db")
+    assert check(call("migrate")).code == 0
     assert check(call("start", "flow", "--id", "r")).code == 0
     with closing(sqlite3.connect("orders.db")) as database:
         assert database.execute("select x from t").fetchall() == [(1,)]

@@ -47,7 +47,7 @@ TABLES = ("holdfast_runs", "holdfast_history", "holdfast_attributes")
 
 @contextmanager
 def a_file(path: Path | None) -> Iterator[SqliteFile]:
-    file = SqliteFile(SqliteUri(path=path))
+    file = SqliteFile(SqliteUri(path=path), joins=True)
     try:
         migrate(file.writer(), file.turnstile, now_us=0)
         yield file

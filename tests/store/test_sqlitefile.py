@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast._store import place, sqlitefile
-from holdfast._store.sqlitefile import APPLICATION_ID, SqliteFile, _check_library, translate, wal_reset_bug
+from holdfast._store import place, sqlite_contents
+from holdfast._store.migrate import migrate
+from holdfast._store.sqlite_contents import APPLICATION_ID
+from holdfast._store.sqlite_faults import translate
+from holdfast._store.sqlitefile import SqliteFile, _check_library, wal_reset_bug
 from holdfast._store.turnstile import Turnstile
 from holdfast._store.uri import SqliteUri
 from holdfast.errors import (
@@ -27,6 +30,7 @@ from holdfast.errors import (
     StoreReplaced,
     StoreUnavailable,
     StoreUnsupported,
+    UsageError,
 )
 
 
@@ -43,7 +47,7 @@ def file(path: Path) -> Generator[SqliteFile, None, None]:
 
 
 def open_file(path: Path | None) -> SqliteFile:
-    return SqliteFile(SqliteUri(path=path))
+    return SqliteFile(SqliteUri(path=path), joins=True)  # the tests have tables of their own in it
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> object:
@@ -120,6 +124,18 @@ def test_application_database_is_shared_and_not_marked(path: Path) -> None:
     file.close()
 
 
+def test_tables_of_another_program_are_joined_only_on_purpose(path: Path) -> None:
+    plain(path, "create table a (x)", "create table b (x)", "create table c (x)", "create table d (x)")
+    before = contents(path.parent)
+    with pytest.raises(UsageError, match=r"tables of another program: a, b, c, \.\.\. .*holdfast migrate"):
+        SqliteFile(SqliteUri(path=path))
+    assert contents(path.parent) == before
+    file = open_file(path)
+    migrate(file.writer(), file.turnstile, now_us=0)
+    file.close()
+    SqliteFile(SqliteUri(path=path)).close()
+
+
 def test_database_of_another_application_is_refused_and_nothing_is_written(path: Path) -> None:
     plain(path, "pragma application_id = 252006673", "create table t (x)")
     before = contents(path.parent)
@@ -156,8 +172,8 @@ def test_a_file_that_was_torn_while_somebody_wrote_is_looked_at_again(
             path.write_bytes(whole)
         return real(database)
 
-    real = sqlitefile._has_log
-    monkeypatch.setattr(sqlitefile, "_has_log", has_log)
+    real = sqlite_contents._has_log
+    monkeypatch.setattr(sqlite_contents, "_has_log", has_log)
     path.write_bytes(whole[:100].ljust(len(whole), b"\xff"))
     open_file(path).close()
     assert len(looks) >= 2

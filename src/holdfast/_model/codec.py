@@ -85,8 +85,19 @@ class Codec(Generic[T]):
         Raises:
             NotEncodable: the value or a part of it cannot be written; `path` says which.
         """
+        text = self._written(value, where)
+        self._check_kept(text, value, where)
+        return text
+
+    def _written(self, value: T, where: str) -> str:
         try:
-            text = self._encode(value).decode()
+            return self._encode(value).decode()
+        except Exception as error:
+            raise refusal(value, where, error) from error
+
+    def _check_kept(self, text: str, value: T, where: str) -> None:
+        """Refuse what the encoder wrote as something else without a word."""
+        try:
             lossy = ("null" in text and has_non_finite(value)) or (
                 type(value) not in SCALARS and _OFFSET.search(text) is not None and has_odd_offset(value)
             )
@@ -94,7 +105,6 @@ class Codec(Generic[T]):
             raise refusal(value, where, error) from error
         if lossy:
             raise refusal(value, where, None)
-        return text
 
     def decode(self, text: str, *, where: str = "value") -> T:
         """The value that a text stands for.
@@ -118,14 +128,23 @@ class Codec(Generic[T]):
         Raises:
             NotEncodable: the value cannot be written, or does not fit its annotation.
         """
-        text = self.encode(value, where=where)
+        text = self._written(value, where)
         if type(value) in self._exact:
+            if "null" in text:
+                self._check_kept(text, value, where)
             return text, value
         try:
             settled = self._decode(text)
+            # What is the same has lost nothing. Classes may compare as they like; plain JSON does not.
+            if self.annotation is Any and _is_same(settled, value):
+                return text, settled
+            self._check_kept(text, value, where)
             lost = text.count('":') if self._loose else 0
             lost = lost and lost - self._encode(settled).count(b'":')
+        except NotEncodable:
+            raise
         except Exception as error:
+            self._check_kept(text, value, where)
             path, reason = self._misfit(text, where, error)
             raise NotEncodable(
                 f"{path} does not fit its annotation {name_of(self.annotation)}: {reason}"
@@ -179,6 +198,13 @@ class Codec(Generic[T]):
                 if str(error) == failure:
                     return key
         raise LookupError(failure)
+
+
+def _is_same(settled: object, value: object) -> bool:
+    try:
+        return bool(settled == value)
+    except Exception:  # the value's own code: then nothing is known
+        return False
 
 
 def codec_for(annotation: object = Any) -> Codec[Any]:

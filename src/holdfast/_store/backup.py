@@ -35,7 +35,7 @@ from urllib.parse import quote
 
 from holdfast._model.copies import Backup
 from holdfast._store.place import real_path
-from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
+from holdfast._store.sqlite_faults import SQLITE_FAULTS, translate
 from holdfast.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable, UsageError
 
 PAGES_PER_PIECE: Final = 1024

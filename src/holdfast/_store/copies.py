@@ -15,7 +15,8 @@ from pathlib import Path
 
 from holdfast._model.copies import Backup
 from holdfast._store.backup import Counts, Stopped, back_up
-from holdfast._store.sqlitefile import SqliteFile, translate
+from holdfast._store.sqlite_faults import translate
+from holdfast._store.sqlitefile import SqliteFile
 from holdfast._store.thread import StoreThread
 from holdfast.errors import NotOpen, UsageError
 

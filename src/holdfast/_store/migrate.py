@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
+from holdfast._store.sqlite_faults import SQLITE_FAULTS, translate
 from holdfast._store.transaction import transaction
 from holdfast._store.turnstile import Turnstile
 from holdfast.errors import InternalError, SchemaMismatch, UsageError

@@ -28,7 +28,8 @@ from urllib.parse import quote
 from holdfast._store.migrate import migrate
 from holdfast._store.place import real_path
 from holdfast._store.sqlfile import load
-from holdfast._store.sqlitefile import SQLITE_FAULTS, refuse_foreign, translate
+from holdfast._store.sqlite_contents import refuse_foreign
+from holdfast._store.sqlite_faults import SQLITE_FAULTS, translate
 from holdfast._store.turnstile import NoTurnstile
 from holdfast.errors import StoreCorrupt, StoreError, StoreUnavailable
 

@@ -34,7 +34,7 @@ from urllib.parse import quote
 from holdfast._store import lifelock, place
 from holdfast._store.backup import Draft, Progress, sync
 from holdfast._store.readonly import ReadOnlyDatabase
-from holdfast._store.sqlitefile import SQLITE_FAULTS, translate
+from holdfast._store.sqlite_faults import SQLITE_FAULTS, translate
 from holdfast._store.turnstile import Turnstile
 from holdfast._world import World
 from holdfast.errors import SchemaMismatch, StoreBusy, StoreCorrupt, UsageError

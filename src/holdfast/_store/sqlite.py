@@ -46,9 +46,10 @@ from holdfast._store.rowsjson import decode_rows, rows_of, workers_of
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_apply import Applier
 from holdfast._store.sqlite_doctor import examine
+from holdfast._store.sqlite_faults import NOT_UTF8, SQLITE_FAULTS, translate
 from holdfast._store.sqlite_prune import MARKED_IDS
 from holdfast._store.sqlite_search import count_rows, list_rows
-from holdfast._store.sqlitefile import NOT_UTF8, SQLITE_FAULTS, SqliteFile, translate
+from holdfast._store.sqlitefile import SqliteFile
 from holdfast._store.thread import StoreThread
 from holdfast._store.transaction import transaction
 from holdfast._store.uri import SqliteUri

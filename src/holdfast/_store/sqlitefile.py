@@ -1,4 +1,4 @@
-"""One database file of this process: the checks before it is touched, its connections, and what its errors mean.
+"""One database file of this process: the checks before it is touched, and its connections.
 
     SqliteFile ── writer(), reader() ── one connection each per thread, opened when first asked for
                ── turnstile ─────────── every commit, checkpoint, opening and closing happens in a turn
@@ -20,7 +20,6 @@ file closes all of them. What happens to them in a fork is told in `forks.py`: i
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import sys
 import threading
@@ -35,25 +34,19 @@ from urllib.parse import quote
 
 from holdfast._store import place
 from holdfast._store.forks import forks
+from holdfast._store.sqlite_contents import APPLICATION_ID, check_contents
+from holdfast._store.sqlite_faults import SQLITE_FAULTS, translate
 from holdfast._store.turnstile import NoTurnstile, Turnstile
 from holdfast._store.uri import SqliteUri
 from holdfast.errors import (
     NotOpen,
-    StoreBusy,
-    StoreCorrupt,
-    StoreError,
-    StoreFull,
     StoreReplaced,
-    StoreUnavailable,
     StoreUnsupported,
 )
 
-APPLICATION_ID: Final = 0x686F6C64
-"""`hold` in ASCII: marks databases that we made. One that an application made keeps its own mark, or none."""
 OLDEST_LIBRARY: Final = (3, 37, 0)
 """The first with STRICT tables."""
 PAGE_BYTES: Final = 4096
-SMALLEST_PAGE_BYTES: Final = 512
 CHECKPOINT_PAGES: Final = 4000
 LOG_BYTES_MAX: Final = 64 * 1024 * 1024
 CACHED_STATEMENTS: Final = 256
@@ -78,11 +71,13 @@ class SqliteFile:
         StoreUnsupported: the SQLite library is too old, the file has a hard link, or is on a network file system.
         StoreUnavailable: the folder or the file is missing, no file, or may not be written.
         StoreCorrupt: not a database, or one that another application has marked as its own.
+        UsageError: it has tables of another program and none of ours, and nobody has said that we may join them.
     """
 
-    def __init__(self, uri: SqliteUri) -> None:
+    def __init__(self, uri: SqliteUri, *, joins: bool = False) -> None:
         _check_library(sqlite3.sqlite_version_info)
         self.uri = uri
+        self.joins = joins
         self.path = None if uri.path is None else place.real_path(uri.path)
         self.memory = self.path is None
         self.identity = (0, 0)
@@ -97,7 +92,7 @@ class SqliteFile:
         if path.exists():
             forks().check(place.identity(path), path)
             with forks().no_fork():
-                _check_contents(path)
+                check_contents(path, joins=self.joins)
         else:
             place.create(path)
         self.identity = place.identity(path)
@@ -335,69 +330,6 @@ def _check_library(version: tuple[int, ...]) -> None:
         )
 
 
-def _check_contents(path: Path, *, again: int = 2) -> None:
-    """Look at an existing file through SQLite, before anything of ours is written beside it."""
-    if not _has_log(path):
-        # As a file at rest: a connection that looks for a log makes one, and leaves it beside a database not ours.
-        try:
-            return _look(path, "mode=ro&immutable=1")
-        except StoreCorrupt:
-            if not again:
-                raise
-            return _check_contents(path, again=again - 1)  # it may be torn: somebody has written meanwhile, or does
-    try:
-        _look(path, "mode=ro")
-    except StoreUnavailable as error:
-        if not _is_read_only(error.__cause__):
-            raise
-        # A crash left a journal that a reader may not play back: let SQLite recover, as any program's opening would.
-        _look(path, "mode=rw")
-
-
-def _has_log(path: Path) -> bool:
-    return os.path.exists(f"{path}-wal") or os.path.exists(f"{path}-journal")
-
-
-def _is_read_only(error: BaseException | None) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY
-
-
-def _look(path: Path, how: str) -> None:
-    try:
-        connection = sqlite3.connect(f"file:{quote(bytes(path))}?{how}", uri=True, timeout=30.0)
-        try:
-            refuse_foreign(connection, path)
-        finally:
-            connection.close()
-    except SQLITE_FAULTS as error:
-        raise translate(error, path) from error
-
-
-def refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database that another application has marked as its own, or that has tables with our names.
-
-    Raises:
-        StoreCorrupt: it is one, or a file that is too short to be any.
-    """
-    if 0 < path.stat().st_size < SMALLEST_PAGE_BYTES:
-        # SQLite would take it for empty, and write over it.
-        raise StoreCorrupt(f"{path} is not a database: it is too short", hint="it was left as it is; give another path")
-    owner = connection.execute("pragma application_id").fetchone()[0]
-    if owner not in {0, APPLICATION_ID}:
-        raise StoreCorrupt(
-            f"{path} belongs to another application (application_id {owner:#x})",
-            hint="give holdfast a file of its own; nothing was written to this one",
-        )
-    like_ours = "type in ('table', 'view') and name like 'holdfast@_%' escape '@'"
-    names = [row[0] for row in connection.execute(f"select name from sqlite_master where {like_ours} order by name")]
-    columns = {row[0] for row in connection.execute("select name from pragma_table_info('holdfast_migrations')")}
-    if names and not columns >= {"number", "name", "checksum"}:
-        raise StoreCorrupt(
-            f"{path} has a table {names[0]} that holdfast did not make",
-            hint="give holdfast a file of its own; nothing was written to this one",
-        )
-
-
 def _set_up(connection: sqlite3.Connection, uri: SqliteUri, *, query_only: bool) -> None:
     if connection.execute("pragma page_count").fetchone()[0] == 0:
         # These take effect before the first page is written, and never again. The turn makes us the only one here.
@@ -449,53 +381,3 @@ def wal_reset_bug(version: tuple[int, ...]) -> bool:
     if version[:2] in {(3, 44), (3, 50)}:
         return version < ((3, 44, 6) if version[1] == 44 else (3, 50, 7))
     return (3, 7, 0) <= version <= (3, 51, 2)
-
-
-# What SQLite's errors mean. Locked is not corrupt, full is not broken.
-
-_MEANINGS: Final[dict[int, tuple[type[StoreError], str]]] = {
-    sqlite3.SQLITE_BUSY: (StoreBusy, "another program holds a transaction open on this database"),
-    sqlite3.SQLITE_LOCKED: (StoreBusy, "another connection of this process holds a lock"),
-    sqlite3.SQLITE_PROTOCOL: (StoreBusy, "too many processes open this database at once; try again"),
-    sqlite3.SQLITE_FULL: (StoreFull, "make room on the disk; work goes on by itself"),
-    sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "run `holdfast doctor`, keep a copy of all files, restore a backup"),
-    sqlite3.SQLITE_NOTADB: (StoreCorrupt, "this file is not an SQLite database; it was left as it is"),
-    sqlite3.SQLITE_CANTOPEN: (StoreUnavailable, "look at the path, its owner, and the number of open files"),
-    sqlite3.SQLITE_READONLY: (StoreUnavailable, "the file, its folder or the mount is read-only for this user"),
-    sqlite3.SQLITE_PERM: (StoreUnavailable, "look at the owner and the mode of the file"),
-    sqlite3.SQLITE_NOLFS: (StoreUnavailable, "the file system cannot keep files this large"),
-    sqlite3.SQLITE_IOERR: (StoreError, "the disk failed; stop, look at the system's log, then start again"),
-}
-_EXACTLY: Final[dict[int, tuple[type[StoreError], str]]] = {
-    sqlite3.SQLITE_READONLY | (4 << 8): (StoreReplaced, "stop every process that uses it before it is moved"),
-    # The log's index could not grow by a page. It holds nothing that a crash must not take, so trying again is safe.
-    sqlite3.SQLITE_IOERR_SHMSIZE: (StoreFull, "make room on the disk; work goes on by itself"),
-    sqlite3.SQLITE_IOERR_SHMOPEN: (StoreUnavailable, "look at the owner and the mode of the -shm file"),
-}
-
-
-NOT_UTF8: Final = "Could not decode to UTF-8"
-SQLITE_FAULTS: Final = (sqlite3.Error, UnicodeDecodeError)
-"""What `sqlite3` raises. The second when SQLite's message quotes a damaged schema."""
-_SAYINGS: Final = ("no such table", "no such column", "malformed JSON", NOT_UTF8, "integer overflow")
-"""What SQLite says of tables and values that are not as we made them, without a code that would tell."""
-
-
-def translate(error: sqlite3.Error | UnicodeDecodeError, path: Path | None) -> StoreError:
-    """What an error of SQLite means for the operator. Raise the result `from error`.
-
-    An I/O error is a plain `StoreError`, which is not retryable: after a failed sync nobody knows what is on the disk.
-    """
-    if isinstance(error, UnicodeDecodeError):
-        error = sqlite3.DatabaseError("its schema is damaged")
-        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"
-    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    name: str = getattr(error, "sqlite_errorname", type(error).__name__)
-    unknown = StoreError, "this is unexpected: please report it"
-    kind, hint = _EXACTLY.get(code) or _MEANINGS.get(code & 0xFF, unknown)
-    if code == sqlite3.SQLITE_ERROR and str(error).startswith(_SAYINGS):
-        kind, hint = (
-            StoreCorrupt,
-            "somebody has changed its tables or values: run `holdfast doctor`, or restore a backup",
-        )
-    return kind(f"{path or 'the database'}: {error} ({name})", hint=hint)

@@ -27,11 +27,11 @@ from holdfast._model.retention import Retention
 from holdfast._store import lifelock, migrate, place
 from holdfast._store.sqlfile import load
 from holdfast._store.sqlite_doctor import examine
+from holdfast._store.sqlite_faults import SQLITE_FAULTS
 from holdfast._store.sqlitefile import (
     LOG_BYTES_MAX,
     OLDEST_LIBRARY,
     PAGE_BYTES,
-    SQLITE_FAULTS,
     SqliteFile,
     wal_reset_bug,
 )

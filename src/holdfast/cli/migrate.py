@@ -14,7 +14,8 @@ from holdfast._store import migrate as migrations
 from holdfast._store import place
 from holdfast._store.migrate import Migration
 from holdfast._store.readonly import ReadOnlyDatabase
-from holdfast._store.sqlitefile import SqliteFile, refuse_foreign
+from holdfast._store.sqlite_contents import refuse_foreign
+from holdfast._store.sqlitefile import SqliteFile
 from holdfast._store.turnstile import NoTurnstile
 from holdfast._store.uri import SqliteUri
 from holdfast._world import SystemWorld
@@ -30,7 +31,10 @@ from holdfast.errors import UsageError
 @shared_options
 @pass_settings
 def migrate(settings: Settings, dry_run: bool, target_version: int | None) -> None:
-    """Bring the database to this release's schema; workers and clients do so, too, when they open it."""
+    """Bring the database to this release's schema; workers and clients do so, too, when they open it.
+
+    In a database with tables of another program only this command makes Holdfast's tables.
+    """
     uri = location(settings)
     if uri.path is None:
         raise UsageError("a database in memory belongs to one process", hint="name a file: --db sqlite:///orders.db")
@@ -46,7 +50,7 @@ def migrate(settings: Settings, dry_run: bool, target_version: int | None) -> No
 
 
 def _apply(uri: SqliteUri, target: int | None) -> list[Migration]:
-    file = SqliteFile(uri)
+    file = SqliteFile(uri, joins=True)
     try:
         return migrations.migrate(file.writer(), file.turnstile, now_us=SystemWorld().now_us(), target=target)
     finally:

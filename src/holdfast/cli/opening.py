@@ -13,7 +13,7 @@ from holdfast import Client, Holdfast
 from holdfast._app import find_uri
 from holdfast._store import place
 from holdfast._store.readonly import ReadOnlyDatabase
-from holdfast._store.sqlitefile import refuse_foreign
+from holdfast._store.sqlite_contents import refuse_foreign
 from holdfast._store.uri import SqliteUri, parse
 from holdfast.cli.problems import NoDatabase
 from holdfast.cli.settings import Settings
