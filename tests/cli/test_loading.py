@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from holdfast.cli.loading import load_app
 
 Cli = Callable[..., Any]
 
@@ -97,6 +100,15 @@ def test_what_a_module_prints_stays_out_of_the_answer(started: Cli) -> None:
     answer = started("check", module("talking", "print('hello')"), "-o", "json")
     assert answer.json["ok"] is True
     assert answer.err == "hello\n"
+
+
+def test_what_a_module_prints_in_a_worker_goes_where_it_prints(
+    started: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import logging, sys\nHANDLER = logging.StreamHandler(sys.stdout)\nprint('hello')"
+    load_app(module("logging_to_stdout", code), prints=True)
+    assert capsys.readouterr() == ("hello\n", "")
+    assert sys.modules["logging_to_stdout"].HANDLER.stream is sys.stdout
 
 
 def test_place_of_a_syntax_error_is_its_own(started: Cli) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -17,10 +17,11 @@ from holdfast.cli.problems import debugging, place_of
 from holdfast.errors import HoldfastError, UsageError
 
 
-def load_app(target: str) -> Holdfast:
+def load_app(target: str, *, prints: bool = False) -> Holdfast:
     """Import `MOD` from the current directory or the path, and take `APP` from it.
 
-    Without `:APP` the module must have exactly one app. What it prints goes to stderr: stdout is for the answer.
+    Without `:APP` the module must have exactly one app. What it prints goes to stderr, since stdout is for the answer;
+    with `prints` it goes where it would: a worker has no answer, and the module's log handlers keep the stream.
 
     Raises:
         UsageError: the module cannot be found or imported, or has no such app.
@@ -29,7 +30,8 @@ def load_app(target: str) -> Holdfast:
     module_name = _as_module(module_name)
     if not module_name or (colon and not attribute):
         raise UsageError(f"{target!r} names no app", hint="MODULE:APP, such as shop:app for `app` in shop.py")
-    module = _import(module_name)
+    with nullcontext() if prints else redirect_stdout(sys.stderr):
+        module = _import(module_name)
     return _named(module, attribute) if colon else _only(module)
 
 
@@ -43,8 +45,7 @@ def _import(name: str) -> ModuleType:
     if sys.path[:1] != [here]:
         sys.path.insert(0, here)
     try:
-        with redirect_stdout(sys.stderr):
-            return importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):

@@ -78,7 +78,7 @@ def worker(
             target, stop_timeout=stop_timeout, louder=verbose - quiet, db=settings.db, output=settings.output
         )
         return Parent(procs, arguments, leave_seconds=stop_timeout + GRACE_SECONDS).supervise()
-    app = load_app(target)
+    app = load_app(target, prints=not settings.is_json)
     if settings.db is not None:
         point_to(app, settings.db)
     app._worker_options = dataclasses.replace(app._worker_options, stop_timeout=stop_timeout)
