@@ -6,6 +6,16 @@ from pathlib import Path
 
 import pytest
 from tests.fuzz.commandline import make_shop
+from tests.fuzz.things import LONG
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every value in every place is for the long form; the short one draws some."""
+    if LONG:
+        return
+    left_out = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fuzz.calls import CALLS, PLACES
 from tests.fuzz.hostile import examples
 from tests.fuzz.stage import Answer, Stage, complaint
-from tests.fuzz.things import JUNK, LONG, Thing
+from tests.fuzz.things import JUNK, Thing
 
 from holdfast import Page, Run, RunConflict, RunTimeout, SyncRun
 
@@ -48,7 +48,7 @@ def test_any_value_is_answered_or_refused_in_our_words_and_refusals_write_nothin
     assert stage.ask(lambda: stage.client.run("flow", "still alive")) == "still alive"
 
 
-@pytest.mark.skipif(not LONG, reason="tries everything: HOLDFAST_FUZZ=1")
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_every_hostile_value_in_every_place(stage: Stage, case: str) -> None:
     for thing in JUNK:

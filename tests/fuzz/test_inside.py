@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.fuzz.hostile import examples
 from tests.fuzz.shapes import FLOWS, SHAPES
 from tests.fuzz.stage import Stage, is_ours
-from tests.fuzz.things import LONG, Allowed, Mischief
+from tests.fuzz.things import Allowed, Mischief
 
 from holdfast import RunState
 from holdfast.testing import assert_replays
@@ -40,7 +40,7 @@ def test_a_run_ends_and_says_why_whatever_its_code_does(stage: Stage) -> None:
     check()
 
 
-@pytest.mark.skipif(not LONG, reason="tries everything: HOLDFAST_FUZZ=1")
+@pytest.mark.long
 @pytest.mark.parametrize("plain_steps", [False, True], ids=["async-steps", "def-steps"])
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("shape", SHAPES)

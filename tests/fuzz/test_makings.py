@@ -13,7 +13,7 @@ from tests.fuzz.calls import CALLS, OPTIONS
 from tests.fuzz.hostile import examples
 from tests.fuzz.makings import MAKINGS
 from tests.fuzz.stage import alarm, complaint
-from tests.fuzz.things import JUNK, LONG, Thing
+from tests.fuzz.things import JUNK, Thing
 
 import holdfast
 from holdfast import testing
@@ -37,7 +37,7 @@ def test_what_cannot_be_made_is_refused_in_our_words(tried: tuple[str, Thing]) -
     judge(*tried)
 
 
-@pytest.mark.skipif(not LONG, reason="tries everything: HOLDFAST_FUZZ=1")
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_every_hostile_value_in_every_option(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
