@@ -311,8 +311,15 @@ def test_filters_and_ended_runs(cli: Cli) -> None:
 def test_a_slip_in_the_name_of_a_workflow_is_no_clean_answer(cli: Cli, more: tuple[str, ...]) -> None:
     begin_order()
     answer = cli("check", new("misnamed"), "--workflow", "chekout", *more)
-    assert answer.err == "nothing was checked: the app has no workflow 'chekout' (hint: did you mean 'checkout'?)\n"
+    assert answer.code == 2
+    told = "nothing was checked: neither the app nor an unfinished run has a workflow 'chekout'"
+    assert answer.err == f"error: {told} (hint: did you mean 'checkout'?)\n"
     assert cli("check", "misnamed:app", "--workflow", "checkout", *more).err == ""
+
+
+def test_a_database_without_unfinished_runs_is_named_since_it_may_be_the_wrong_one(cli: Cli, shop: Path) -> None:
+    assert cli("migrate").code == 0
+    assert cli("check", new("at_rest")).out.startswith(f"0 unfinished runs in {shop / 'orders.db'}, none would be")
 
 
 def test_works_while_a_worker_works(cli: Cli, process: Process, shop: Path) -> None:

@@ -17,7 +17,7 @@ from holdfast._looking import nothing_opens
 from holdfast._runtime.replay import Verdict
 from holdfast._store.readonly import ReadOnlyDatabase
 from holdfast._store.uri import parse
-from holdfast.cli.answers import say, write_json, write_list
+from holdfast.cli.answers import write_json, write_list
 from holdfast.cli.check.drawing import draw
 from holdfast.cli.check.judge import Judge
 from holdfast.cli.check.limit import Limit
@@ -32,6 +32,7 @@ from holdfast.cli.source.findings import Finding
 from holdfast.cli.source.walk import read_workflows
 from holdfast.cli.unknown import hint_for
 from holdfast.cli.values import Duration
+from holdfast.errors import UsageError
 
 SECONDS: Final = 5.0
 """How long the replay of one run may take; a history of 10,000 entries takes a tenth of a second."""
@@ -112,21 +113,23 @@ def _checked(settings: Settings, app: Holdfast, wanted: Wanted, *, source_only: 
     findings = read_workflows(workflows)
     tally, began = Tally(), time.perf_counter()
     if source_only:
-        _say_if_unknown(settings, app, wanted)
+        _refuse_unknown(app, wanted)
         return Report(None, tally, findings, 0.0)
     with ReadOnlyDatabase(existing(parse(app.uri))) as database:
         _replay_all(settings, database, app, wanted, tally)
         if not tally.runs:
-            _say_if_unknown(settings, app, wanted)
+            _refuse_unknown(app, wanted)
         return Report(database.path, tally, findings, time.perf_counter() - began)
 
 
-def _say_if_unknown(settings: Settings, app: Holdfast, wanted: Wanted) -> None:
-    """Nothing was checked, and the name may be a slip: an answer without faults would hide it."""
+def _refuse_unknown(app: Holdfast, wanted: Wanted) -> None:
+    """Nothing was checked, and the name is a slip: an answer without faults would let the deployment go on."""
     name = wanted.workflow
     if name is not None and name not in app._known:
-        told = f"nothing was checked: the app has no workflow {name!r}"
-        say(settings, told, hint=hint_for(name, set(app._known)), style="yellow")
+        raise UsageError(
+            f"nothing was checked: neither the app nor an unfinished run has a workflow {name!r}",
+            hint=hint_for(name, set(app._known)),
+        )
 
 
 def _replay_all(settings: Settings, database: ReadOnlyDatabase, app: Holdfast, wanted: Wanted, tally: Tally) -> None:
@@ -173,7 +176,8 @@ def _summary(report: Report) -> Text:
     parts: list[Text] = []
     if report.database is not None:
         rate = f" ({tally.runs / report.taken:,.0f} runs/s)" if report.taken >= RATE_SECONDS else ""
-        parts.append(Text(f"{_count(tally.runs, 'unfinished run')} in {report.taken:.1f} s{rate}"))
+        place = f"{report.taken:.1f} s{rate}" if tally.runs else f"{report.database}"  # it may be the wrong one
+        parts.append(Text(f"{_count(tally.runs, 'unfinished run')} in {place}"))
         parts.append(
             Text(f"{tally.faults:,} would not go on", style="bold red")
             if tally.faults
