@@ -199,11 +199,12 @@ def test_name_with_special_characters_is_taken_literally(tmp_path: Path) -> None
     assert {found.name for found in tmp_path.iterdir()} == {name, f"{name}-turn-a", f"{name}-turn-b"}
 
 
-def test_missing_folder_and_folder_as_file_are_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match="no folder"):
+def test_missing_folder_may_appear_and_a_folder_never_becomes_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="no folder") as missing:
         open_file(tmp_path / "none" / "a.db")
-    with pytest.raises(StoreUnavailable, match="not a file"):
+    with pytest.raises(StoreUnsupported, match="not a file") as folder:
         open_file(tmp_path)
+    assert (missing.value.retryable, folder.value.retryable) == (True, False)
 
 
 @pytest.fixture

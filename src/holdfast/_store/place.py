@@ -31,8 +31,8 @@ def check(path: Path) -> None:
     """Refuse a real path that is not, or could not become, a database that we can keep safe.
 
     Raises:
-        StoreUnavailable: the folder is missing, or it or the file may not be written, or the path is no file.
-        StoreUnsupported: a hard link, or a network file system.
+        StoreUnavailable: the folder is missing, or it or the file may not be written.
+        StoreUnsupported: no file, a hard link, or a network file system.
     """
     _check_folder(path.parent)
     if os.path.exists(path):
@@ -63,10 +63,13 @@ def refuse_other_than_file(path: Path) -> None:
     """Refuse folders, devices and pipes; SQLite would wait at a pipe until somebody writes into it.
 
     Raises:
-        StoreUnavailable: it is none, or nothing is there.
+        StoreUnsupported: it is none; trying again does not help.
+        StoreUnavailable: nothing is there.
     """
+    if not os.path.exists(path):
+        raise StoreUnavailable(f"there is no file {path}", hint="give the path of a database file")
     if not os.path.isfile(path):
-        raise StoreUnavailable(f"{path} is not a file", hint="give the path of a database file")
+        raise StoreUnsupported(f"{path} is not a file", hint="give the path of a database file")
 
 
 def _check_file(path: Path) -> None:
