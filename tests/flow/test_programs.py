@@ -243,7 +243,8 @@ def live_and_die(seed: int, folder: Path) -> dict[str, Any]:
     """Execute program `seed`, dying on the way; returns what the file then holds."""
     chance = random.Random(f"deaths {seed}")
     deaths = [Death(chance.randint(1, 12), chance.choice(list(Moment))) for _ in range(chance.randint(1, 4))]
-    options = CrashOptions(seed=seed, seconds_max=3600.0)
+    # Virtual days, which cost nothing: a run with which three lives have died in a row waits for the engine's periods.
+    options = CrashOptions(seed=seed, seconds_max=60 * 86_400.0)
     experiment = Experiment(racy, (seed,), {}, options, folder, deque(maxlen=40))
     experiment.trial(chance.choice([SINGLE, BATCHED, PARKED]), deaths)
     connection = sqlite3.connect(folder / f"{experiment.files}.db")

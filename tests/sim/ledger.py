@@ -174,6 +174,7 @@ class Ledger:
                     self.check(kinds.isdisjoint(STOPS), f"{record} does not go back to before what ended the run")
             case CancelRequested() if isinstance(outcome, Requested) and outcome.number is not None:
                 self._paused.pop(outcome.number, None)
+                self._told_to_pause.discard(outcome.number)
                 if outcome.before not in ENDED:
                     self._cancelled.setdefault(outcome.number, self._clock())
             case RunsClaimed() | RunsUnblocked() if isinstance(outcome, tuple):
@@ -335,9 +336,12 @@ class Ledger:
     def _gone(self, old: Row, batch: Sequence[Record]) -> None:
         """Only runs that have ended are ever removed, when their time has come or who starts them anew asks for it."""
         cutoffs = [cutoff for record in batch if isinstance(record, RunsPruned) for cutoff in record.cutoffs]
-        due = any((old.workflow, old.state) == cutoff[:2] and old.ended_at < cutoff.before for cutoff in cutoffs)
+        ends = {(old.state, old.ended_at)} if old.ended else _ends(old, batch)
+        due = any(
+            (old.workflow, state) == cutoff[:2] and at < cutoff.before for cutoff in cutoffs for state, at in ends
+        )
         again = any(isinstance(record, RunStarted) and record.restart and record.id == old.id for record in batch)
-        self.check(old.ended and (due or again), f"run {old} is gone")
+        self.check(bool(ends) and (due or again), f"run {old} is gone")
         self.counts["removed"] += 1
         self.pruned.add(old.id)
         self.reopening(old.id)
@@ -489,3 +493,9 @@ def _line(record: Record) -> str:
     if isinstance(record, WorkerBuried):
         about = record.worker
     return f"{describe(record)} ({about})" if about is not None else describe(record)
+
+
+def _ends(run: Row, batch: Sequence[Record]) -> set[tuple[str, int]]:
+    """How a run may have ended in this very batch, before what is pruned in it."""
+    ended = {(str(r.state), r.ended_at) for r in batch if isinstance(r, RunEnded) and r.number == run.number}
+    return ended | {("cancelled", r.now) for r in batch if isinstance(r, CancelRequested) and r.id == run.id}

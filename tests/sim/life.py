@@ -207,6 +207,12 @@ class Life:
         engine.journal.fail(Dead("this process is dead"))
         self.edge.bury()
 
+    @property
+    def bodies(self) -> int:
+        """Bodies of steps under way."""
+        worker = None if self.client._opened is None else self.client._opened.worker
+        return 0 if worker is None else worker.executor.bodies.active
+
     async def call(self, what: str, work: Awaitable[Any]) -> Any:
         """A client's call through this process. `Gone` when the process goes away meanwhile."""
         task = asyncio.ensure_future(work)

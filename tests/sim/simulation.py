@@ -158,10 +158,12 @@ class Simulation:
                 if row.state == "paused" or row.reason == "poison":  # other runs go on by themselves
                     await self._clients.resume(row.id)
         await self._clients.look_at_everything()
+        while not self._is_calm() and self.loop.seconds < until:  # a body that nobody waits for took its process down
+            await asyncio.sleep(0.3)
 
     def _is_calm(self) -> bool:
         """Whether the workers of the file are those that are up, and every batch has been answered."""
-        if any(life.edge.waiting for life in self.lives):
+        if any(life.edge.waiting or life.bodies for life in self.lives):  # a body may still take its process down
             return False
         up = sum(life.up and life.works for life in self.lives)
         return up == self.setting.workers == self.ledger.live_workers

@@ -153,18 +153,20 @@ class Identity:
 
     async def _become(self) -> None:
         while self.worker is None and self._make_worker is not None:
-            while self._dead:  # each stays there until it is withdrawn, or `stop` would not find it
-                await self._dead[0].withdraw()
-                del self._dead[0]
-            journal = self.journal
-            self._coming = worker = self._make_worker(journal)
+            journal, worker = self.journal, None
             try:
+                while self._dead:  # each stays there until it is withdrawn, or `stop` would not find it
+                    await self._dead[0].withdraw()
+                    del self._dead[0]
+                journal = self.journal
+                self._coming = worker = self._make_worker(journal)
                 await worker.start()
             except (HoldfastError, OSError) as error:  # such as no free descriptor for the lock
                 if journal is not self.journal:  # declared dead once more; its remains wait in `_dead`
                     continue
                 self._coming = None
-                await worker.withdraw()
+                if worker is not None:
+                    self._dead.append(worker)
                 if isinstance(error, HoldfastError) and not error.retryable:
                     journal.fail(error)
                     return
