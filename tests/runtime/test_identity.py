@@ -117,20 +117,21 @@ def test_a_new_identity_that_is_declared_dead_too_makes_room_for_the_next(tmp_pa
 
 
 @pytest.mark.parametrize("passing", [StoreFull("no room"), OSError(24, "Too many open files"), None])
-def test_a_store_that_fails_while_the_new_identity_begins(tmp_path: Path, passing: Exception | None) -> None:
+@pytest.mark.parametrize("call", ["register_worker", "buried"])
+def test_a_store_that_fails_while_the_new_identity_begins(call: str, tmp_path: Path, passing: Exception | None) -> None:
     async def main() -> None:
         path = tmp_path / "a.db"
         async with opened(ones, at=path) as app:
             old, store = worker_of(app).id, app._engine.store
-            register: Any = store.register_worker
+            original: Any = getattr(store, call)
             failures: list[Exception] = [passing or StoreError("gone")]
 
             async def failing(*args: Any, **options: Any) -> None:
                 if failures:
                     raise failures.pop()
-                await register(*args, **options)
+                await original(*args, **options)
 
-            store.register_worker = failing  # type: ignore[method-assign]
+            setattr(store, call, failing)
             bury(path)
             if passing:
                 run = await app.start(ones, id="r")  # answered without a worker
