@@ -37,8 +37,6 @@ SETTINGS: Final = {
     "LOCKED": ("HOLDFAST_LOCKED_SECONDS", 3),
     "SIM": ("HOLDFAST_SIM", 80),
     "PROGRAMS": ("HOLDFAST_PROGRAMS", 60),
-    "FAULTS": ("HOLDFAST_FAULTS", 1),
-    "FUZZ": ("HOLDFAST_FUZZ", 0),
 }
 """Variables of `make crash`: how they reach the tests, and what a test takes without: the short form."""
 PARTS: Final = {

@@ -66,6 +66,8 @@ def is_free(database: Path, worker: str) -> bool:
     Raises:
         StoreUnavailable: that cannot be seen now, which says nothing about the worker.
     """
+    if not worker.isalnum():  # somebody has edited its row: no process ever had a lock of that name
+        return True
     try:
         descriptor = _open(_path(database, worker))
     except FileNotFoundError:
@@ -81,6 +83,8 @@ def is_free(database: Path, worker: str) -> bool:
 
 def remove(database: Path, worker: str) -> None:
     """Remove the file of a buried worker."""
+    if not worker.isalnum():
+        return
     with contextlib.suppress(OSError):  # the disk has become read-only: a free lock says the same
         _path(database, worker).unlink(missing_ok=True)
 
