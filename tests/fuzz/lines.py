@@ -31,7 +31,7 @@ URIS: Final = st.one_of(
          "sqlite://user:hunter2@host/x", "postgresql://user:hunter2@host/x", "mysql://user:hunter2@host/x",
          "postgres:user:hunter2@host", "user:hunter2@host", "sqlite:////dev/null", "sqlite:////proc/self/mem", "sqlite:////proc/x"]
     ),
-    RELATIVE.map(lambda name: f"sqlite:///{quote(name, errors='surrogateescape')}"),
+    RELATIVE.map(lambda name: f"sqlite:///{quote(name, errors='surrogatepass')}"),
     TEXT.filter(lambda name: not name.lstrip().startswith("/")).map(lambda name: f"sqlite:///{name}"),
     TEXT,
 )  # fmt: skip
