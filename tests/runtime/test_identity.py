@@ -132,11 +132,14 @@ def test_a_store_that_fails_while_the_new_identity_begins(call: str, tmp_path: P
                 await original(*args, **options)
 
             setattr(store, call, failing)
+            waiting = asyncio.ensure_future((await app.start(ones, id="later", delay=3600)).result())
+            await asyncio.sleep(0)
             bury(path)
             if passing:
                 run = await app.start(ones, id="r")  # answered without a worker
                 assert await run.result() == 2
                 await until_another(app, old)
+                waiting.cancel()
             else:
                 with contextlib.suppress(StoreError):  # whichever comes first, the answer or the end
                     await app.start(ones, id="r")
@@ -144,6 +147,8 @@ def test_a_store_that_fails_while_the_new_identity_begins(call: str, tmp_path: P
                     await asyncio.sleep(0)
                 with pytest.raises(StoreError, match="gone"):
                     await app.start(ones)
+                with pytest.raises(StoreError, match="gone"):  # nobody here will ever execute it
+                    await asyncio.wait_for(waiting, 10)
 
     play(main())
 

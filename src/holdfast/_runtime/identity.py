@@ -169,6 +169,7 @@ class Identity:
                     self._dead.append(worker)
                 if isinstance(error, HoldfastError) and not error.retryable:
                     journal.fail(error)
+                    self._results.fail(error)  # there is no worker that would tell whoever waits
                     return
                 ENGINE_LOG.warning("no new worker yet, will be tried again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -72,9 +72,8 @@ class Worker:
             on_ended=self._ended,
             on_left=self._left,
         )
-        self.parking = Parking(
-            self.executor, world=world, options=options.execution, memory=Memory(options.execution.memory_max)
-        )
+        memory = Memory(options.execution.memory_max)
+        self.parking = Parking(self.executor, world=world, options=options.execution, memory=memory)
         self.dispatcher = Dispatcher(
             store=store,
             journal=journal,
